@@ -1,0 +1,1 @@
+"""Decides. No sockets, files, processes or clocks: `now` and random numbers are arguments."""

@@ -1,0 +1,1 @@
+"""The decoder processes: blocks of the journal in, staged Parquet parts out."""

@@ -1,0 +1,1 @@
+"""How the processes talk: one stream socket per child, length-prefixed messages."""

@@ -1,0 +1,1 @@
+"""The reader process: holds the one connection and writes whole records into the journal."""
