@@ -1,0 +1,369 @@
+"""Which decoder runs which block, when a batch closes, and when it can be committed.
+
+The coordinator feeds what happened and carries out the orders that ``orders`` gives back. The
+invariants: batches are contiguous and committed in order; a share has one owner at a time; a block
+of the next batch is handed out only once every block of this one has the answer to its claims, so
+no decoder ever waits on another batch; the death of a decoder takes only its unstaged shares.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from collector.core.messages import Block, BlockDone, Decode, NoSpace, Stage, Staged, Totals
+from collector.errors import ProtocolError
+
+DECODER_DEPTH: Final = 2
+"""Blocks one decoder holds at a time: it decodes the second while the first one's claims are answered."""
+
+MAX_CLOSED_BATCHES: Final = 2
+"""Closed batches that may wait for their commit before no more blocks are handed out."""
+
+MAX_HOURS: Final = 24
+"""A batch that touches more hours than this closes: every hour is an open file in every share."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    max_age_s: float
+    max_bytes: int
+
+
+@dataclass(slots=True)
+class Share:
+    """The blocks of a batch that one decoder runs and stages together.
+
+    A block moves from ``waiting`` to ``asking`` (handed out), to ``answered`` (its claims are), to
+    ``done``.
+    """
+
+    number: int
+    owner: int | None
+    attempt: int = 1
+    blocks: dict[int, Block] = field(default_factory=dict)
+    waiting: deque[int] = field(default_factory=deque)
+    asking: set[int] = field(default_factory=set)
+    answered: set[int] = field(default_factory=set)
+    done: dict[int, BlockDone] = field(default_factory=dict)
+    counts: Totals = field(default_factory=Totals)
+    stage_ordered: bool = False
+    staged: Staged | None = None
+
+    @property
+    def in_hand(self) -> int:
+        return len(self.asking) + len(self.answered)
+
+    @property
+    def unanswered(self) -> int:
+        return len(self.waiting) + len(self.asking)
+
+    @property
+    def all_done(self) -> bool:
+        return len(self.done) == len(self.blocks)
+
+    def start_again(self) -> None:
+        """Its staged files are gone or unknown: all of it runs again, under other staged names."""
+        self.owner = None
+        self.attempt += 1
+        self.waiting = deque(self.blocks)
+        self.asking.clear()
+        self.answered.clear()
+        self.done.clear()
+        self.counts = Totals()
+        self.stage_ordered = False
+
+    def finished(self, message: BlockDone) -> None:
+        block = self.blocks[message.seq]
+        self.asking.discard(block.seq)
+        self.answered.discard(block.seq)
+        self.done[block.seq] = message
+        self.counts += Totals(block.records, message.rows, message.resends, message.rejects)
+
+
+@dataclass(slots=True)
+class Batch:
+    """A contiguous range of blocks that is committed together."""
+
+    first: int
+    opened_at_s: float
+    last: int = 0
+    bytes: int = 0
+    closed: bool = False
+    committing: bool = False
+    hours: set[int] = field(default_factory=set)
+    shares: list[Share] = field(default_factory=list)
+    share_of: dict[int, Share] = field(default_factory=dict)
+    held_us: tuple[int, int] = (0, 0)
+    before: Totals = field(default_factory=Totals)
+    """Running totals up to the batch before; set when the first share of this one is staged."""
+
+    def add(self, block: Block, share: Share) -> None:
+        share.blocks[block.seq] = block
+        share.asking.add(block.seq)
+        self.share_of[block.seq] = share
+        self.last = block.seq
+        self.bytes += block.length
+        self.held_us = (self.held_us[0] if block.seq > self.first else block.held_us, block.held_us)
+
+    def unanswered(self) -> int:
+        return sum(share.unanswered for share in self.shares)
+
+    def all_done(self) -> bool:
+        return all(share.all_done for share in self.shares)
+
+    def all_staged(self) -> bool:
+        return all(share.staged is not None for share in self.shares)
+
+    def counts(self) -> Totals:
+        return sum((share.counts for share in self.shares), Totals())
+
+    def blocks(self) -> Iterator[tuple[Block, BlockDone]]:
+        """Every block with what became of it, in order."""
+        for seq in range(self.first, self.last + 1):
+            share = self.share_of[seq]
+            yield share.blocks[seq], share.done[seq]
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Send this message to this decoder."""
+
+    decoder: int
+    message: Decode | Stage
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Every share is staged and it is this batch's turn. Report ``committed`` when it is."""
+
+    batch: Batch
+
+
+class Batching:
+    """Pure: the only clock is ``now_s``, any monotonic second count."""
+
+    def __init__(self, limits: BatchLimits, before: Totals, batch_before: tuple[int, int]) -> None:
+        self._limits = limits
+        self._before = before
+        self._batch_before = batch_before
+        self._waiting: deque[Block] = deque()
+        self._batches: deque[Batch] = deque()
+        self._decoders: set[int] = set()
+        self.held = False
+        """Nothing new is handed out or staged: the disk is full."""
+
+    # ------------------------------------------------------------ what is known
+
+    @property
+    def waiting_blocks(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def idle(self) -> bool:
+        """Every accepted block is committed."""
+        return not self._waiting and not self._batches
+
+    @property
+    def uncommitted(self) -> tuple[Batch, ...]:
+        return tuple(self._batches)
+
+    def oldest_uncommitted(self) -> Block | None:
+        if self._batches:
+            batch = self._batches[0]
+            return batch.share_of[batch.first].blocks[batch.first]
+        return self._waiting[0] if self._waiting else None
+
+    def batch_of(self, seq: int) -> Batch:
+        for batch in self._batches:
+            if batch.first <= seq <= batch.last:
+                return batch
+        raise ProtocolError(f"block {seq} is in no open batch")
+
+    def next_close_s(self) -> float | None:
+        """When the open batch is old enough to close; ``None`` while none is open."""
+        batch = self._open()
+        return None if batch is None else batch.opened_at_s + self._limits.max_age_s
+
+    # ------------------------------------------------------------ what happened
+
+    def accepted(self, block: Block) -> None:
+        self._waiting.append(block)
+
+    def decoder_ready(self, decoder: int) -> None:
+        self._decoders.add(decoder)
+
+    def decoder_died(self, decoder: int) -> tuple[int, ...]:
+        """Its unstaged shares go to others. Gives the blocks that run again."""
+        self._decoders.discard(decoder)
+        lost = [share for share in self._unstaged() if share.owner == decoder]
+        again = tuple(seq for share in lost for seq in share.blocks)
+        for share in lost:
+            share.start_again()
+        return again
+
+    def no_space(self, message: NoSpace) -> None:
+        self._share(message.batch, message.share, message.attempt).start_again()
+        self.held = True
+
+    def answered(self, seq: int) -> None:
+        share = self.batch_of(seq).share_of[seq]
+        if seq in share.asking:
+            share.asking.discard(seq)
+            share.answered.add(seq)
+
+    def block_done(self, message: BlockDone) -> None:
+        batch = self.batch_of(message.seq)
+        share = batch.share_of[message.seq]
+        block = share.blocks[message.seq]
+        if block.records != message.rows + message.resends + message.rejects:
+            raise ProtocolError(
+                f"block {block.seq} has {block.records} records, but its decoder counted {message.rows} rows"
+                f" + {message.resends} resends + {message.rejects} rejects"
+            )
+        share.finished(message)
+        batch.hours.update(message.hours)
+
+    def staged(self, message: Staged) -> None:
+        share = self._share(message.batch, message.share, message.attempt)
+        counts = share.counts
+        if (message.rows, message.resends, message.rejects) != (counts.rows, counts.resends, counts.rejects):
+            raise ProtocolError(
+                f"share {share.number} of batch {message.batch} staged {message.rows} rows,"
+                f" {message.resends} resends, {message.rejects} rejects, but its blocks add up to {counts}"
+            )
+        share.staged = message
+
+    def committed(self, batch: Batch) -> None:
+        if self._batches[0] is not batch:
+            raise ProtocolError(f"batch {batch.first} was committed before batch {self._batches[0].first}")
+        self._batches.popleft()
+        self._before = self._before + batch.counts()
+        self._batch_before = (batch.first, batch.last)
+
+    def close(self) -> None:
+        """Close the open batch now, whatever its age: drain, or the journal is full."""
+        if (batch := self._open()) is not None:
+            batch.closed = True
+
+    # ------------------------------------------------------------ what to do
+
+    def orders(self, now_s: float) -> list[Order | Commit]:
+        """All that can be done now. Calling it again without news gives nothing."""
+        self._close_if_due(now_s)
+        if self.held:
+            return list(self._commits())
+        return [*self._hand_out(now_s), *self._stages(), *self._commits()]
+
+    def _hand_out(self, now_s: float) -> Iterator[Order]:
+        yield from self._hand_out_again()
+        while (decoder := self._least_busy()) is not None:
+            batch = self._batch_for_next_block(now_s)
+            if batch is None:
+                return
+            block = self._waiting.popleft()
+            share = self._share_for(batch, decoder)
+            batch.add(block, share)
+            yield Order(decoder, Decode(block, batch.first, share.number, share.attempt))
+            self._close_if_due(now_s)
+
+    def _hand_out_again(self) -> Iterator[Order]:
+        """Shares that lost their decoder come first, each with one new owner."""
+        for batch in self._batches:
+            for share in batch.shares:
+                if share.waiting and share.owner is None:
+                    share.owner = self._least_busy()
+                while share.waiting and share.owner is not None and self._load(share.owner) < DECODER_DEPTH:
+                    block = share.blocks[share.waiting.popleft()]
+                    share.asking.add(block.seq)
+                    yield Order(share.owner, Decode(block, batch.first, share.number, share.attempt))
+
+    def _batch_for_next_block(self, now_s: float) -> Batch | None:
+        if not self._waiting:
+            return None
+        if (batch := self._open()) is not None:
+            return batch
+        if len(self._batches) >= MAX_CLOSED_BATCHES or any(batch.unanswered() for batch in self._batches):
+            return None
+        batch = Batch(first=self._waiting[0].seq, opened_at_s=now_s)
+        self._batches.append(batch)
+        return batch
+
+    def _share_for(self, batch: Batch, decoder: int) -> Share:
+        for share in batch.shares:
+            if share.owner == decoder:
+                return share
+        share = Share(number=len(batch.shares) + 1, owner=decoder)
+        batch.shares.append(share)
+        return share
+
+    def _stages(self) -> Iterator[Order]:
+        before, batch_before = self._before, self._batch_before
+        for batch in self._batches:
+            if not batch.closed:
+                return
+            batch.before = before
+            for share in batch.shares:
+                if share.owner is None or share.stage_ordered or not share.all_done:
+                    continue
+                share.stage_ordered = True
+                yield Order(share.owner, self._stage(batch, share, before, batch_before))
+            if not batch.all_done():
+                return
+            before, batch_before = before + batch.counts(), (batch.first, batch.last)
+
+    def _stage(self, batch: Batch, share: Share, before: Totals, batch_before: tuple[int, int]) -> Stage:
+        return Stage(
+            batch=batch.first,
+            last=batch.last,
+            share=share.number,
+            attempt=share.attempt,
+            shares=len(batch.shares),
+            before=before,
+            batch_before=batch_before,
+            held_us=batch.held_us,
+        )
+
+    def _commits(self) -> Iterator[Commit]:
+        if not self._batches:
+            return
+        batch = self._batches[0]
+        if batch.closed and not batch.committing and batch.all_staged():
+            batch.committing = True
+            yield Commit(batch)
+
+    def _close_if_due(self, now_s: float) -> None:
+        batch = self._open()
+        if batch is None:
+            return
+        old = now_s - batch.opened_at_s >= self._limits.max_age_s
+        if old or batch.bytes >= self._limits.max_bytes or len(batch.hours) > MAX_HOURS:
+            batch.closed = True
+
+    # ------------------------------------------------------------ looking things up
+
+    def _open(self) -> Batch | None:
+        return self._batches[-1] if self._batches and not self._batches[-1].closed else None
+
+    def _unstaged(self) -> Iterator[Share]:
+        return (share for batch in self._batches for share in batch.shares if share.staged is None)
+
+    def _load(self, decoder: int) -> int:
+        return sum(share.in_hand for share in self._unstaged() if share.owner == decoder)
+
+    def _least_busy(self) -> int | None:
+        """The lowest number wins a tie, so a quiet stream keeps one decoder and one part."""
+        free = [
+            (load, decoder) for decoder in self._decoders if (load := self._load(decoder)) < DECODER_DEPTH
+        ]
+        return min(free)[1] if free else None
+
+    def _share(self, batch: int, number: int, attempt: int) -> Share:
+        share = self.batch_of(batch).shares[number - 1]
+        if share.attempt != attempt:
+            raise ProtocolError(
+                f"share {number} of batch {batch} is at attempt {share.attempt}, not {attempt}"
+            )
+        return share
