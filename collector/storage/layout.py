@@ -1,0 +1,139 @@
+"""Where everything is: names below the output folder and below the state folder.
+
+Runs in every process. Invariant: a name says which state folder made the file, of which blocks, and
+no text from outside reaches a path without ``stream_name``.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final, NewType
+
+from collector.core.messages import FileKind
+from collector.errors import ConfigurationError
+from collector.storage.fs import Disk
+
+SCHEMA_VERSION: Final = 1
+
+StreamName = NewType("StreamName", str)
+Instance = NewType("Instance", str)
+"""The random id made with a state folder: 16 hexadecimal digits."""
+
+_STREAM_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_RUN_NAME: Final = re.compile(r"(\d{12,})-(\d{12,})-(\d+)\.run")
+
+
+def stream_name(text: str) -> StreamName:
+    """*Raises* ConfigurationError for anything but 1 to 64 of ``A-Z a-z 0-9 _ -``."""
+    if _STREAM_NAME.fullmatch(text) is None:
+        raise ConfigurationError(
+            f"{text[:80]!r} is no stream name: 1 to 64 of A-Z a-z 0-9 _ - are allowed;"
+            " choose one with --stream"
+        )
+    return StreamName(text)
+
+
+def new_instance() -> Instance:
+    return Instance(secrets.token_hex(8))
+
+
+def part_path(
+    kind: FileKind, stream: str, instance: str, *, first: int, last: int, share: int, hour: int = 0
+) -> str:
+    """Where a staged file goes, below the output folder (ids and resends: below the state folder).
+
+    *Units*: ``hour`` is hours since the Unix epoch; only kinds with a date in their path need it.
+    ``first`` and ``last`` are blocks; for connections they are log entries.
+    """
+    blocks = f"{first:012d}-{last:012d}-{share}"
+    at = _EPOCH + timedelta(hours=hour)
+    root = f"{kind}/v={SCHEMA_VERSION}/stream={stream}/date={at.date().isoformat()}"
+    match kind:
+        case FileKind.HITS:
+            return f"{root}/hour={at:%H}/part-{instance}-{blocks}.parquet"
+        case FileKind.REJECTS | FileKind.CONNECTIONS:
+            return f"{root}/part-{instance}-{blocks}.parquet"
+        case FileKind.IDS:
+            return f"ids/{blocks}.run"
+        case FileKind.RESENDS:
+            return f"resends/part-{instance}-{blocks}.parquet"
+
+
+def below_state(kind: FileKind) -> bool:
+    """Whether files of this kind belong to the state folder, not to the output."""
+    return kind in {FileKind.IDS, FileKind.RESENDS}
+
+
+def run_range(name: str) -> tuple[int, int, int] | None:
+    """First block, last block and share of a resend index run by its file name; ``None``: it is none."""
+    found = _RUN_NAME.fullmatch(name)
+    return None if found is None else (int(found[1]), int(found[2]), int(found[3]))
+
+
+@dataclass(frozen=True, slots=True)
+class StateFolder:
+    """What one stream's state folder holds. Folders are 0700, files 0600."""
+
+    root: Path
+
+    @property
+    def journal(self) -> Path:
+        """Of ``journal.durability = "disk"``."""
+        return self.root / "journal"
+
+    @property
+    def staging(self) -> Path:
+        return self.root / "staging"
+
+    @property
+    def ids(self) -> Path:
+        return self.root / "ids"
+
+    @property
+    def resends(self) -> Path:
+        return self.root / "resends"
+
+    @property
+    def quarantine(self) -> Path:
+        return self.root / "quarantine"
+
+    @property
+    def retired(self) -> Path:
+        return self.root / "retired"
+
+    @property
+    def commit_log(self) -> Path:
+        return self.root / "commit.log"
+
+    @property
+    def floor(self) -> Path:
+        return self.root / "floor"
+
+    @property
+    def lock(self) -> Path:
+        return self.root / "lock"
+
+    @property
+    def children(self) -> Path:
+        return self.root / "children"
+
+    @property
+    def children_record(self) -> Path:
+        return self.root / "children.json"
+
+    @property
+    def socket(self) -> Path:
+        return self.root / "status.socket"
+
+    @property
+    def reset_request(self) -> Path:
+        return self.root / "reset-request"
+
+    def make(self, disk: Disk) -> None:
+        for folder in (self.journal, self.staging, self.ids, self.resends, self.quarantine, self.retired):
+            disk.make_folder(folder)
