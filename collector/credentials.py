@@ -1,0 +1,133 @@
+"""The secrets: read from the environment or from files it names, never from arguments or settings.
+
+The coordinator's process alone reads them. A ``Secret`` shows itself masked whatever prints it, and its
+text is masked in every log line from the moment it is read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Final, NoReturn
+
+from collector.errors import ConfigurationError
+from collector.escaping import MASK, conceal, printable
+
+_TOKEN: Final = "LIVESTREAM_TOKEN"  # noqa: S105 - a variable's name
+_CLIENT_ID: Final = "LIVESTREAM_CLIENT_ID"
+_CLIENT_SECRET: Final = "LIVESTREAM_CLIENT_SECRET"  # noqa: S105 - a variable's name
+_VARIABLES: Final = (_TOKEN, _CLIENT_ID, _CLIENT_SECRET)
+_FILE: Final = "_FILE"
+_MAX_BYTES: Final = 64 * 1024
+"""Far above any token; a device or a wrong file is not read to its end."""
+
+_LOOPBACK_KEY: Final = "loopback"
+
+
+class Secret:
+    """A text that is shown as ``***`` and given out by ``reveal`` alone."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        conceal(text)
+        self._text = text
+
+    def reveal(self) -> str:
+        return self._text
+
+    def __repr__(self) -> str:
+        return f"Secret({MASK})"
+
+    def __str__(self) -> str:
+        return MASK
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a secret is not written anywhere")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Credentials:
+    """A static token, or the pair that gets tokens; and the key that goes with either."""
+
+    api_key: Secret
+    """The client id, sent as ``x-api-key``."""
+    token: Secret | None = None
+    client_secret: Secret | None = None
+
+    @property
+    def is_static(self) -> bool:
+        return self.token is not None
+
+
+def load_credentials(environ: Mapping[str, str], *, loopback: bool) -> Credentials:
+    """The credentials of a run. For ``loopback`` hosts alone the client id may be left out.
+
+    *Blocks* while reading the files that ``*_FILE`` variables name.
+    *Raises* ``ConfigurationError`` with every fault, without any secret in it.
+    """
+    faults: list[str] = []
+    token, client_id, client_secret = (_read(environ, name, faults) for name in _VARIABLES)
+    if not faults:
+        faults.extend(_missing(token, client_id, client_secret, loopback=loopback))
+    if faults:
+        raise ConfigurationError("no usable credentials:\n" + "\n".join(f"  - {fault}" for fault in faults))
+    return Credentials(
+        api_key=Secret(client_id or _LOOPBACK_KEY),
+        token=Secret(token) if token else None,
+        client_secret=Secret(client_secret) if client_secret else None,
+    )
+
+
+def scrubbed_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """What children get: everything but the credentials and the files they are in."""
+    secret = {*_VARIABLES, *(name + _FILE for name in _VARIABLES)}
+    return {name: value for name, value in environ.items() if name not in secret}
+
+
+def _missing(token: str, client_id: str, client_secret: str, *, loopback: bool) -> list[str]:
+    faults = []
+    if token and client_secret:
+        faults.append(f"{_TOKEN} and {_CLIENT_SECRET} are both given: keep the one to be used")
+    if not token and not client_secret:
+        faults.append(
+            f"give {_CLIENT_ID} and {_CLIENT_SECRET} (OAuth Server-to-Server: tokens are renewed), or "
+            f"{_CLIENT_ID} and {_TOKEN} (a static token); each may be in a file instead, named by "
+            f"{_CLIENT_ID}{_FILE} and so on"
+        )
+    elif not client_id and not (loopback and token):
+        faults.append(f"{_CLIENT_ID} is missing: the service wants it as x-api-key, with a static token too")
+    return faults
+
+
+def _read(environ: Mapping[str, str], name: str, faults: list[str]) -> str:
+    direct, path = environ.get(name, ""), environ.get(name + _FILE, "")
+    if direct and path:
+        faults.append(f"{name} and {name}{_FILE} are both given: keep one")
+        return ""
+    text = _file_text(name, path, faults) if path else direct
+    stripped = text.strip()
+    if path and not stripped and not faults:
+        faults.append(f"{name}{_FILE}: the file {printable(path)} is empty")
+    fault = _form_fault(stripped)
+    if fault:
+        faults.append(f"{name}{_FILE if path else ''}: {fault}")
+    return stripped
+
+
+def _file_text(name: str, path: str, faults: list[str]) -> str:
+    try:
+        with open(path, "rb") as file:
+            return file.read(_MAX_BYTES).decode("ascii", errors="replace")
+    except OSError as error:
+        faults.append(f"{name}{_FILE}: the file {printable(path)} cannot be read: {error.strerror}")
+        return ""
+
+
+def _form_fault(text: str) -> str:
+    """What would break a header, or is a common slip of the hand."""
+    if text.lower().startswith("bearer "):
+        return 'begins with "Bearer": give the token alone'
+    if not all("!" <= char <= "~" for char in text):
+        return "holds blanks, line ends or other than ASCII characters"
+    return ""

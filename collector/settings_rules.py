@@ -1,0 +1,147 @@
+"""What must hold between settings, and the defaults that follow from other settings.
+
+Imported by ``collector.settings``. A rule is asked only when every setting it reads is good by itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import parse_qsl, urlsplit
+
+from collector.settings_table import NAME_PATTERN, format_value
+from collector.settings_table import Kind as _Kind
+from collector.settings_values import is_loopback
+
+FLOOR_S: Final = 60.0
+"""The service's load balancer needs about a minute to notice a broken connection (Adobe KA-16598)."""
+
+_SEGMENT_UNIT_BYTES: Final = 4096
+
+Values = Mapping[str, Any]
+
+
+def last_segment(url: str) -> str:
+    """The last path segment of a stream's address: its endpoint name."""
+    return urlsplit(url).path.rpartition("/")[2]
+
+
+def default_hosts(url: str) -> tuple[str, ...]:
+    """Whither a redirect may lead unless the operator says otherwise."""
+    host = urlsplit(url).hostname
+    return tuple(dict.fromkeys([*([host] if host else []), "adobe.net", "adobe.com"]))
+
+
+def default_name(url: str | None, output: Path | None) -> tuple[str, str]:
+    """The stream's name and "", or "" and what is wrong."""
+    if url:
+        name = last_segment(url)
+        good = re.fullmatch(NAME_PATTERN, name) is not None
+        return (name, "") if good else ("", f"the address does not end in {_WANTED}: give --stream NAME")
+    names = _names_in(output / ".state") if output is not None else []
+    if len(names) == 1:
+        return names[0], ""
+    found = f"{len(names)} streams: {', '.join(names)}" if names else "no stream"
+    return "", f"the output folder's .state holds {found}; give --stream NAME"
+
+
+_WANTED: Final = f"a name of the form {NAME_PATTERN}"
+
+
+def _names_in(state: Path) -> list[str]:
+    try:
+        entries = sorted(state.iterdir())
+    except OSError:
+        return []
+    return [entry.name for entry in entries if re.fullmatch(NAME_PATTERN, entry.name) and entry.is_dir()]
+
+
+def broken_rules(values: Values, bad: Collection[str]) -> Iterator[tuple[str, str]]:
+    """The key to name and what is wrong, for each rule that does not hold."""
+    for keys, rule in _RULES:
+        if any(key in bad for key in keys) or any(values[key] is None for key in keys):
+            continue
+        fault = rule(*(values[key] for key in keys))
+        if fault:
+            yield keys[0], fault
+
+
+def _encrypted(url: str) -> str:
+    if not url.startswith("http:") or is_loopback(url):
+        return ""
+    return "http:// would send the token in the clear; it is accepted for loopback hosts only: use https://"
+
+
+def _own_query(url: str) -> str:
+    names = {name.casefold() for name, _ in parse_qsl(urlsplit(url).query, keep_blank_values=True)}
+    faults = []
+    if "maxconnections" in names:
+        faults.append(
+            "maxConnections is always sent: take it out of the query and set stream.max_connections"
+        )
+    if "reset" in names:
+        faults.append(
+            "reset can throw data away at each connect: take it out of the query and use the command "
+            "`livestream-collector reset VALUE`"
+        )
+    return "; ".join(faults)
+
+
+def _ends_in_name(url: str) -> str:
+    return (
+        "" if not url or last_segment(url) else "the address must end in the stream's name, without a slash"
+    )
+
+
+def _floor(wait_s: float, url: str) -> str:
+    if wait_s >= FLOOR_S or not url or is_loopback(url):
+        return ""
+    return (
+        f"below {FLOOR_S:.0f} is accepted for loopback hosts only: the service needs that long to notice "
+        "that a connection is gone"
+    )
+
+
+def _segment_multiple(segment_bytes: int) -> str:
+    if segment_bytes % _SEGMENT_UNIT_BYTES == 0:
+        return ""
+    return f"must be a multiple of {_SEGMENT_UNIT_BYTES}"
+
+
+def _journal_room(max_bytes: int, segment_bytes: int, max_record_bytes: int) -> str:
+    least = 2 * segment_bytes + max_record_bytes
+    if max_bytes >= least:
+        return ""
+    return (
+        f"must hold two segments and the largest record: at least {format_value(_Kind.SIZE, least)} with "
+        f"journal.segment_bytes = {format_value(_Kind.SIZE, segment_bytes)} and "
+        f"journal.max_record_bytes = {format_value(_Kind.SIZE, max_record_bytes)}"
+    )
+
+
+def _state_hidden(state: Path, output: Path) -> str:
+    """Readers of the output folder skip names that begin with a dot; anything else they take for data."""
+    if output == state or output.is_relative_to(state):
+        return "the output folder must not be in the state folder"
+    if not state.is_relative_to(output):
+        return ""
+    first = state.relative_to(output).parts[0]
+    return (
+        ""
+        if first.startswith(".")
+        else "inside the output folder it must be below a name that begins with a dot"
+    )
+
+
+_RULES: Final[tuple[tuple[tuple[str, ...], Callable[..., str]], ...]] = (
+    (("stream.url",), _encrypted),
+    (("auth.token_url",), _encrypted),
+    (("stream.url",), _ends_in_name),
+    (("stream.url",), _own_query),
+    (("reconnect.wait_s", "stream.url"), _floor),
+    (("journal.segment_bytes",), _segment_multiple),
+    (("journal.max_bytes", "journal.segment_bytes", "journal.max_record_bytes"), _journal_room),
+    (("state.folder", "output.folder"), _state_hidden),
+)

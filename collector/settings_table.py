@@ -1,0 +1,354 @@
+"""Every setting, once: section, key, kind, default, unit, bounds and meaning.
+
+Imported by whoever loads or documents settings. The classes below are the table: a field's
+metadata is its ``Spec``, and ``collector.settings`` fills the frozen objects from the layers.
+A number's unit is in its name: ``_s`` seconds, ``_bytes`` bytes.
+"""
+
+# ruff: noqa: RUF009 - ``_setting`` is ``dataclasses.field``
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Literal
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+GIB: Final = 1024 * MIB
+NAME_PATTERN: Final = r"[A-Za-z0-9_-]{1,64}"
+"""Of a stream: it becomes a folder's name and a path key, so nothing in it can lead elsewhere."""
+
+
+class Kind(enum.Enum):
+    """How a value is written. The value is what it is called in messages and in the reference."""
+
+    TEXT = "text"
+    NAME = f"a name of the form {NAME_PATTERN}"
+    URL = "http:// or https:// address"
+    PATH = "path"
+    CHOICE = "one of"
+    COUNT = "integer"
+    SIZE = 'bytes: integer or text such as "8 GiB"'
+    SECONDS = "seconds: number"
+    SECONDS_OR_AUTO = 'seconds: number, or "auto"'
+    MODE = 'file mode: octal such as "0644"'
+    HOSTS = "list of host names"
+    ADDRESS = 'host:port, or "off"'
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Spec:
+    """One row of the table."""
+
+    kind: Kind
+    default: Any
+    """``None``: see ``doc`` for what stands in for it."""
+    doc: str
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: tuple[str, ...] = ()
+    flag: str = ""
+    """The command-line option that sets it; every key can also be given with ``--set``."""
+
+    def allowed(self) -> str:
+        """What is allowed, in words that complete "allowed: ..."."""
+        if self.choices:
+            return "one of " + ", ".join(self.choices)
+        if self.minimum is None:
+            return self.kind.value
+        bounds = (self.minimum, self.maximum)
+        low, high = (format_value(self.kind, bound) for bound in bounds)
+        return f"{self.kind.value}, from {low} to {high}"
+
+
+def format_value(kind: Kind, value: Any) -> str:
+    """The shortest text that reads back as ``value``."""
+    if kind is Kind.MODE:
+        return f"{int(value):04o}"
+    if kind is Kind.SIZE:
+        return _format_size(int(value))
+    if isinstance(value, float) and value == int(value):
+        return str(int(value))
+    return str(value)
+
+
+def _format_size(size: int) -> str:
+    for unit, name in ((GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")):
+        if size >= unit and size % unit == 0:
+            return f"{size // unit} {name}"
+    return str(size)
+
+
+def _setting(kind: Kind, default: Any, doc: str, **more: Any) -> Any:
+    return dataclasses.field(metadata={"spec": Spec(kind, default, doc, **more)})
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Stream:
+    """The endpoint."""
+
+    url: str = _setting(
+        Kind.URL,
+        None,
+        "The stream's address, ending in its name. Its own query is kept. Required by `run`. Plain `http://` "
+        "is accepted for loopback hosts only.",
+        flag="--url",
+    )
+    name: str = _setting(
+        Kind.NAME,
+        None,
+        "What the stream is called in paths. By default the last path segment of `stream.url`, else the only "
+        "one in the output folder's `.state` (`decode`: `files`).",
+        flag="--stream",
+    )
+    max_connections: int = _setting(
+        Kind.COUNT,
+        1,
+        "Sent as `maxConnections`: the same value on every client of the stream.",
+        minimum=1,
+        maximum=8,
+    )
+    allowed_hosts: tuple[str, ...] = _setting(
+        Kind.HOSTS,
+        None,
+        "Hosts a redirect may lead to: these names and whatever is below them. By default the host of "
+        "`stream.url`, `adobe.net` and `adobe.com`.",
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Auth:
+    """Where tokens come from; the secrets themselves come from the environment only."""
+
+    token_url: str = _setting(
+        Kind.URL,
+        "https://ims-na1.adobelogin.com/ims/token/v3",
+        "The token endpoint of OAuth Server-to-Server. Not used with a static token.",
+    )
+    scope: str = _setting(
+        Kind.TEXT,
+        "openid,AdobeID,additional_info.projectedProductContext",
+        "The scopes asked for, as the project in the Adobe Developer Console lists them.",
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Reconnect:
+    """When the next request may be sent."""
+
+    wait_s: float = _setting(
+        Kind.SECONDS,
+        60.0,
+        "The floor: no request within this time of the last moment a connection was, or may have been, held. "
+        "All waits are multiples of it. Below 60 for loopback hosts only.",
+        minimum=0.05,
+        maximum=3600,
+    )
+    on_refusal: Literal["exit", "retry"] = _setting(
+        Kind.CHOICE,
+        "exit",
+        "After a refusal that waiting does not cure (400, 404, 405, 406, 424, 505): leave with exit code 3, "
+        "or ask again every 15 x `wait_s`.",
+        choices=("exit", "retry"),
+    )
+    idle_timeout_s: float | Literal["auto"] = _setting(
+        Kind.SECONDS_OR_AUTO,
+        "auto",
+        "How long a connection may be silent before it counts as broken. `auto`: 300 where the ten minutes "
+        "before averaged a hit a second, else 3600, doubled for each connection that brought nothing.",
+        minimum=0.1,
+        maximum=86_400,
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """When a batch is closed and becomes visible as Parquet."""
+
+    max_age_s: float = _setting(
+        Kind.SECONDS, 60.0, "A batch is closed at this age.", minimum=0.1, maximum=86_400
+    )
+    max_bytes: int = _setting(
+        Kind.SIZE, GIB, "A batch is closed at this many bytes of journal.", minimum=64 * KIB, maximum=64 * GIB
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Journal:
+    """What was accepted and is not yet in Parquet."""
+
+    durability: Literal["disk", "memory"] = _setting(
+        Kind.CHOICE,
+        "disk",
+        "`disk` survives the host; `memory` (/dev/shm) survives every process, not the host. For `decode` "
+        "the default is `memory`.",
+        choices=("disk", "memory"),
+    )
+    max_bytes: int = _setting(
+        Kind.SIZE,
+        8 * GIB,
+        "At this size the transfer is paused until parts are committed.",
+        minimum=256 * KIB,
+        maximum=16 * 1024 * GIB,
+    )
+    reserve_bytes: int = _setting(
+        Kind.SIZE,
+        GIB,
+        "With less than this free on the disk the transfer is paused.",
+        minimum=0,
+        maximum=16 * 1024 * GIB,
+    )
+    max_record_bytes: int = _setting(
+        Kind.SIZE,
+        16 * MIB,
+        "A longer record becomes one reject with its first MiB, length and hash.",
+        minimum=KIB,
+        maximum=256 * MIB,
+    )
+    segment_bytes: int = _setting(
+        Kind.SIZE,
+        64 * MIB,
+        "Size of one segment file, a multiple of 4 KiB.",
+        minimum=64 * KIB,
+        maximum=GIB,
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Resends:
+    """How long a hit's id is remembered, so that the service's duplicates are dropped."""
+
+    window_s: float = _setting(
+        Kind.SECONDS, 1800.0, "In seconds of held connection.", minimum=0, maximum=604_800
+    )
+    max_ids: int = _setting(
+        Kind.COUNT,
+        30_000_000,
+        "At most this many ids are kept, 16 bytes each on disk; reaching it before `window_s` is logged.",
+        minimum=1000,
+        maximum=2_000_000_000,
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """Processes."""
+
+    decoders: int = _setting(Kind.COUNT, 2, "Decoder processes.", minimum=1, maximum=64, flag="--decoders")
+    drain_s: float = _setting(
+        Kind.SECONDS,
+        10.0,
+        "How long a drain may take; what is left stays durable in the journal.",
+        minimum=0,
+        maximum=3600,
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """Where Parquet goes."""
+
+    folder: Path = _setting(Kind.PATH, None, "The output folder. Required.", flag="--output")
+    mode: int = _setting(Kind.MODE, 0o644, "File mode of parts.", minimum=0o400, maximum=0o777)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """What the collector itself keeps."""
+
+    folder: Path = _setting(
+        Kind.PATH,
+        None,
+        "By default `.state/NAME` in the output folder (`decode`: `.state/NAME.files`). On the same file "
+        "system as the output.",
+        flag="--state",
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """The status page."""
+
+    listen: str = _setting(
+        Kind.ADDRESS, "127.0.0.1:9464", "Address of the status page and metrics; port 0 takes a free one."
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Tls:
+    """Certificates are always checked."""
+
+    ca_file: Path | None = _setting(
+        Kind.PATH,
+        None,
+        "CA bundle in PEM. By default `SSL_CERT_FILE`, else the distribution's, else certifi's.",
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Log:
+    """Lines on stderr."""
+
+    format: Literal["console", "json"] = _setting(
+        Kind.CHOICE,
+        "console",
+        "`console`: `key=value` lines (on a terminal a live view); `json`: one object a line.",
+        choices=("console", "json"),
+        flag="--log-format",
+    )
+    level: Literal["debug", "info", "warning", "error"] = _setting(
+        Kind.CHOICE,
+        "info",
+        "Events below this level are not written.",
+        choices=("debug", "info", "warning", "error"),
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything a run depends on, checked and complete. Made by ``collector.settings.load_settings``."""
+
+    stream: Stream
+    auth: Auth
+    reconnect: Reconnect
+    parts: Parts
+    journal: Journal
+    resends: Resends
+    run: Run
+    output: Output
+    state: State
+    status: Status
+    tls: Tls
+    log: Log
+
+
+SECTIONS: Final[Mapping[str, type[Any]]] = {
+    "stream": Stream,
+    "auth": Auth,
+    "reconnect": Reconnect,
+    "parts": Parts,
+    "journal": Journal,
+    "resends": Resends,
+    "run": Run,
+    "output": Output,
+    "state": State,
+    "status": Status,
+    "tls": Tls,
+    "log": Log,
+}
+
+SPECS: Final[Mapping[str, Spec]] = {
+    f"{section}.{field.name}": field.metadata["spec"]
+    for section, group in SECTIONS.items()
+    for field in dataclasses.fields(group)
+}
+"""Every setting by its full name, ``section.key``."""
+
+
+def environment_name(key: str) -> str:
+    """``journal.max_bytes`` is ``LIVESTREAM_JOURNAL__MAX_BYTES``."""
+    section, name = key.split(".")
+    return f"LIVESTREAM_{section.upper()}__{name.upper()}"
