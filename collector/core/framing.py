@@ -1,0 +1,194 @@
+"""Cuts the inflated text of a stream into whole records and collects them into frames.
+
+Pure; used by the reader. The invariant: whatever the splits of the text, the frames hold exactly
+its non-empty lines, in order, each ended by one LF, and never a line whose end has not been seen.
+No statement runs once per record: a record of 3 KB costs a few copies by C code.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import operator
+from typing import Final
+
+import msgspec
+
+from collector.core.messages import Oversized
+
+BLOCK_BYTES: Final = 1024 * 1024
+"""A frame is closed when it holds this much: smaller ones cost the decoder up to 40 % more."""
+
+HEAD_BYTES: Final = 1024 * 1024
+"""What is kept of an oversized record."""
+
+_without_crlf = operator.methodcaller("removesuffix", b"\r\n")
+_without_lf = operator.methodcaller("removesuffix", b"\n")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Frame:
+    """The payload of one block."""
+
+    payload: bytes
+    """Shape: ``records`` lines, each ended by one LF; of an oversized record ``oversized`` as msgpack."""
+    records: int
+    oversized: Oversized | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Finished:
+    """What was left when the text ended."""
+
+    frames: list[Frame]
+    cut_bytes: int
+    """Of the line whose end never came."""
+
+
+class _OversizedRecord:
+    """A record too long to keep: its head, and the length and hash of all of it."""
+
+    def __init__(self) -> None:
+        self._head = bytearray()
+        self._hash = hashlib.sha256()
+        self._length = 0
+        self._held_cr = False
+
+    def add(self, data: bytes) -> None:
+        """A CR that comes last is held back: it may belong to the line end."""
+        if not data:
+            return
+        if self._held_cr:
+            self._take(b"\r")
+        self._held_cr = data.endswith(b"\r")
+        self._take(data[:-1] if self._held_cr else data)
+
+    def _take(self, data: bytes) -> None:
+        self._head += data[: HEAD_BYTES - len(self._head)]
+        self._hash.update(data)
+        self._length += len(data)
+
+    @property
+    def bytes_seen(self) -> int:
+        return self._length + self._held_cr
+
+    def frame(self) -> Frame:
+        kept = Oversized(bytes(self._head), self._length, self._hash.digest())
+        return Frame(msgspec.msgpack.encode(kept), 1, kept)
+
+
+class Framer:
+    """Text in, frames out.
+
+    Lines end at LF, one CR before it is dropped, empty lines are signs of life and no records. A
+    record longer than ``max_record_bytes`` (without its line end) becomes a frame of its own.
+    """
+
+    def __init__(self, max_record_bytes: int, block_bytes: int = BLOCK_BYTES) -> None:
+        self._max_record_bytes = max_record_bytes
+        self._block_bytes = block_bytes
+        self._tail = bytearray()
+        self._oversized: _OversizedRecord | None = None
+        self._whole: list[bytes] = []
+        self._whole_bytes = 0
+        self._done: list[Frame] = []
+
+    @property
+    def records_in_hand(self) -> int:
+        """Whole records that no frame holds yet."""
+        return len(self._whole)
+
+    @property
+    def bytes_in_hand(self) -> int:
+        """Memory held, the cut line included."""
+        return self._whole_bytes + len(self._tail)
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """The frames that ``data`` completes.
+
+        *Shape*: each holds at least ``block_bytes``, or an oversized record comes next, or is in it;
+        at most ``block_bytes`` and the lines that end in one ``data``.
+
+        *Source*: readlines, map and filter cut and clean at 0.4 us per 3 KB record; two searches for
+        a two-byte line end alone take 4.8.
+        """
+        lines = io.BytesIO(data).readlines()
+        rest = lines.pop() if lines and not data.endswith(b"\n") else b""
+        if lines:
+            self._end_tail(lines)
+            self._add_records([*filter(None, map(_without_lf, map(_without_crlf, lines)))])
+        if rest:
+            self._add_tail(rest)
+        return self._take_done()
+
+    def seal(self) -> Frame | None:
+        """All whole records in hand, so that they need not wait for more."""
+        self._close_frame()
+        return self._done.pop() if self._done else None
+
+    def finish(self, *, last_is_record: bool) -> Finished:
+        """The text has ended. A last line without line end is a record of a file, never of a stream."""
+        cut_bytes = self._oversized.bytes_seen if self._oversized else len(self._tail)
+        frames: list[Frame] = []
+        if last_is_record and cut_bytes:
+            frames = self.feed(b"\n")
+            cut_bytes = 0
+        self._close_frame()
+        return Finished(frames + self._take_done(), cut_bytes)
+
+    def _end_tail(self, lines: list[bytes]) -> None:
+        """The first line ends the one in hand."""
+        if self._oversized is not None:
+            self._oversized.add(_without_lf(lines.pop(0)))
+            self._done.append(self._oversized.frame())
+            self._oversized = None
+        elif self._tail:
+            lines[0] = b"".join((self._tail, lines[0]))
+            self._tail.clear()
+
+    def _add_tail(self, data: bytes) -> None:
+        if self._oversized is not None:
+            self._oversized.add(data)
+            return
+        self._tail += data
+        # One more: the last byte may be the CR of the line end.
+        if len(self._tail) > self._max_record_bytes + 1:
+            self._close_frame()
+            self._oversized = _OversizedRecord()
+            self._oversized.add(bytes(self._tail))
+            self._tail.clear()
+
+    def _add_records(self, records: list[bytes]) -> None:
+        lengths = [*map(len, records)]
+        if records and max(lengths) > self._max_record_bytes:
+            self._add_around_oversized(records)
+            return
+        self._whole += records
+        self._whole_bytes += sum(lengths) + len(records)
+        if self._whole_bytes >= self._block_bytes:
+            self._close_frame()
+
+    def _add_around_oversized(self, records: list[bytes]) -> None:
+        """Rare, so it may take them one by one."""
+        for record in records:
+            if len(record) <= self._max_record_bytes:
+                self._add_records([record])
+                continue
+            self._close_frame()
+            oversized = _OversizedRecord()
+            oversized.add(record + b"\r")  # which is held back, and the record's own last CR is not
+            self._done.append(oversized.frame())
+
+    def _close_frame(self) -> None:
+        if not self._whole:
+            return
+        records = len(self._whole)
+        self._whole.append(b"")
+        self._done.append(Frame(b"\n".join(self._whole), records))
+        self._whole.clear()
+        self._whole_bytes = 0
+
+    def _take_done(self) -> list[Frame]:
+        done, self._done = self._done, []
+        return done
