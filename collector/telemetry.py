@@ -1,0 +1,341 @@
+"""Every log event, named once with its level, meaning and fields; and the one way to write it.
+
+The coordinator and the commands write log lines, one per transition or per batch, never per record. No line
+can hold a secret, steer a terminal or pass for two lines, wherever its values came from; and nothing that
+goes wrong while writing one reaches the caller.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import json
+import math
+import re
+import sys
+from collections.abc import Callable, Mapping, MutableMapping
+from typing import Any, Final, Literal, NamedTuple
+
+from collector.escaping import printable, without_secrets
+
+_MAX_VALUE_CHARACTERS: Final = 2000
+_BARE: Final = re.compile(r"[A-Za-z0-9_.,:;/@%+*()<>|~^?!&#$-]+")
+"""Console values that need no quotes."""
+
+Level = Literal["debug", "info", "warning", "error"]
+Format = Literal["console", "json"]
+
+
+class Event(NamedTuple):
+    """One row of the catalogue. WARNING: recovered. ERROR: something was lost, or a person is needed."""
+
+    level: Level
+    meaning: str
+    fields: Mapping[str, str]
+    """Each with its meaning, and its unit where the name does not say it."""
+
+
+_CONNECTION: Final = {"connection": "number of the connection, counted for life"}
+_BATCH: Final = {"batch": "first block of the batch", "last": "its last block"}
+_COUNTS: Final = {
+    "records": "records in all: rows + resends + rejects",
+    "rows": "hits that became rows",
+    "resends": "hits already taken, dropped",
+    "rejects": "records that are no hits, kept with their reason",
+}
+_REASON: Final = {"reason": "why, in words"}
+_CHILD: Final = {"name": "which child: reader, or decoder and its number", "pid": "its process id"}
+
+EVENTS: Final[Mapping[str, Event]] = {
+    "run.started": Event(
+        "info",
+        "The collector holds the state folder and begins.",
+        {
+            "version": "of the collector",
+            "pid": "of the coordinator",
+            "stream": "name",
+            "instance": "random id of the state folder",
+            "url": "where requests go",
+            "output": "folder",
+            "state": "folder",
+            "decoders": "number of processes",
+            "durability": "of the journal: disk or memory",
+            "rows": "committed in all so far",
+        },
+    ),
+    "run.recovered": Event(
+        "warning",
+        "The run before did not end cleanly; its work was taken up where it stood.",
+        {
+            "blocks": "durable blocks that were not yet committed",
+            "intents": "decided batches whose commit was finished now",
+            "staged": "undecided staged files removed",
+            "connection": "number of the connection that was open",
+        },
+    ),
+    "run.stopped": Event(
+        "info",
+        "The collector ends.",
+        {**_REASON, **_COUNTS, "exit_code": "of the process", "duration_s": "since run.started"},
+    ),
+    "connection.waited": Event(
+        "info",
+        "No request is sent before a time.",
+        {**_REASON, "until": "time, UTC", "wait_s": "from now", "attempt": "requests like this in a row"},
+    ),
+    "connection.requested": Event(
+        "info", "A request is sent.", {**_CONNECTION, "host": "it goes to", "wait_s": "waited before it"}
+    ),
+    "connection.opened": Event(
+        "info",
+        "The service answered with a stream.",
+        {
+            **_CONNECTION,
+            "host": "that serves it",
+            "hops": "redirects followed",
+            "wait_s": "time without a connection before it",
+        },
+    ),
+    "connection.closed": Event(
+        "info",
+        "We closed the connection.",
+        {
+            **_CONNECTION,
+            "outcome": "how the request ended",
+            "detail": "in words",
+            "duration_s": "held",
+            "bytes_received": "of the body, as sent",
+            "records": "accepted",
+            "cut_bytes": "after the last line end, not accepted",
+        },
+    ),
+    "connection.lost": Event(
+        "warning",
+        "The connection ended without our doing, or the request brought no stream.",
+        {
+            **_CONNECTION,
+            "outcome": "how the request ended",
+            "detail": "in words",
+            "duration_s": "held",
+            "bytes_received": "of the body, as sent",
+            "records": "accepted",
+            "cut_bytes": "after the last line end, not accepted",
+        },
+    ),
+    "connection.refused": Event(
+        "warning",
+        "The service answered with a status other than 200.",
+        {
+            **_CONNECTION,
+            "status": "HTTP status",
+            "detail": "what the service said",
+            "remedy": "what cures it",
+            "retry_after_s": "asked for by the service",
+            "attempt": "refusals like this in a row",
+        },
+    ),
+    "connection.paused": Event(
+        "warning",
+        "The transfer is paused: no room for what comes. Nothing taken is lost.",
+        {**_CONNECTION, **_REASON},
+    ),
+    "connection.resumed": Event(
+        "info", "The transfer goes on.", {**_CONNECTION, "paused_s": "how long it was paused"}
+    ),
+    "gap.recorded": Event(
+        "warning",
+        "Time in which the service may have sent what we never got; a row of connections says so.",
+        {
+            **_CONNECTION,
+            **_REASON,
+            "began": "time, UTC",
+            "ended": "time, UTC",
+            "duration_s": "between them",
+            "suspected": "no, possible or likely",
+            "rule": "why that is suspected",
+        },
+    ),
+    "batch.closed": Event(
+        "debug",
+        "The batch takes no more blocks and is staged.",
+        {**_BATCH, **_REASON, "records": "in it", "age_s": "of the batch", "bytes": "of journal"},
+    ),
+    "batch.committed": Event(
+        "info",
+        "The batch is decided, visible and logged: its segments are free.",
+        {
+            **_BATCH,
+            **_COUNTS,
+            "files": "made visible",
+            "bytes": "of those files",
+            "duration_s": "from closed to committed",
+            "lag_s": "age of its oldest block",
+        },
+    ),
+    "parts.visible": Event(
+        "debug", "Parts have got their final names.", {**_BATCH, "files": "number", "bytes": "of them"}
+    ),
+    "rejects.seen": Event(
+        "warning",
+        "Records of a batch were no hits; they are kept under rejects/ with their reasons.",
+        {**_BATCH, "rejects": "number", "records": "in the batch", "share": "rejects / records", **_REASON},
+    ),
+    "resends.limited": Event(
+        "warning",
+        "resends.max_ids was reached before resends.window_s: older duplicates would not be recognised.",
+        {"ids": "kept", "window_s": "seconds of held connection that they cover"},
+    ),
+    "reset.consumed": Event(
+        "warning",
+        "The requested one-shot reset goes with the next request.",
+        {"value": "sent", **_CONNECTION},
+    ),
+    "token.renewed": Event("info", "A token was got.", {"expires_in_s": "as the token endpoint says"}),
+    "token.failed": Event(
+        "warning",
+        "No token was got.",
+        {**_REASON, "status": "HTTP status", "retry_s": "until the next try"},
+    ),
+    "child.started": Event("info", "A child process is up.", _CHILD),
+    "child.died": Event(
+        "warning",
+        "A child process ended or was ended; another takes its place.",
+        {
+            **_CHILD,
+            "how": "exit code or signal",
+            "blocks_again": "blocks that are run again",
+            "delay_s": "until its successor starts",
+        },
+    ),
+    "orphan.killed": Event(
+        "warning", "A child of a collector that died was still running and was ended.", _CHILD
+    ),
+    "journal.cut": Event(
+        "warning",
+        "A torn tail, never accepted, was copied to quarantine and cut off.",
+        {**_REASON, "segment": "number", "bytes": "cut"},
+    ),
+    "journal.lost": Event(
+        "error",
+        "Accepted blocks are gone with the memory that held them: the host restarted.",
+        {"first": "block", "last": "block", "records": "in them, where known", **_REASON},
+    ),
+    "storage.full": Event(
+        "warning",
+        "No room on the disk; it is tried again, and nothing accepted is lost.",
+        {**_REASON, "what": "was to be written", "retry_s": "until the next try"},
+    ),
+    "storage.resumed": Event(
+        "info", "There is room again.", {"what": "was written", "full_s": "how long there was none"}
+    ),
+    "drain.began": Event("info", "No more is taken; what is in hand is finished.", _REASON),
+    "drain.ended": Event(
+        "info",
+        "The drain is over; what is left stays durable in the journal for the next run.",
+        {"left_blocks": "blocks not committed", "left_records": "records in them", "duration_s": "of it"},
+    ),
+    "file.opened": Event(
+        "info",
+        "A saved file is read.",
+        {**_CONNECTION, "path": "of the file", "bytes": "its size", "skip_records": "committed before"},
+    ),
+    "file.read": Event(
+        "info", "A saved file is read to its end.", {**_CONNECTION, "path": "of the file", "records": "in it"}
+    ),
+    "file.skipped": Event(
+        "info", "A file with this content was read before.", {"path": "of the file", "records": "in it"}
+    ),
+}
+"""The catalogue. A call of ``log`` with a name or field that is not here fails the tests."""
+
+
+def log(event: str, /, **fields: object) -> None:
+    """Write one line for ``event``, at the catalogue's level.
+
+    *Blocks* as long as stderr does. *Raises* nothing: a line that cannot be written is not written.
+    """
+    entry = EVENTS.get(event)
+    level = entry.level if entry is not None else "error"
+    if _configured is None:
+        configure()
+    with contextlib.suppress(Exception):
+        safe = {name: _safe(value) for name, value in fields.items()}
+        getattr(_configured, level)(event, **safe)
+
+
+def configure(
+    *, form: Format = "console", level: Level = "info", write: Callable[[str], object] | None = None
+) -> None:
+    """Choose the form of lines, the lowest level written, and where.
+
+    ``write`` gets each line without its end; by default it goes to stderr.
+    """
+    # It takes 0.2 s to import, which commands that log nothing shall not pay.
+    import structlog  # noqa: PLC0415
+
+    global _configured  # noqa: PLW0603
+    processors: list[Any] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
+        _render_json if form == "json" else _render_console,
+    ]
+    _configured = structlog.wrap_logger(
+        _Lines(write or _write_stderr),
+        processors=processors,
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        context_class=dict,
+    ).bind()
+
+
+_configured: Any = None
+
+
+class _Lines:
+    """What structlog hands rendered lines to, whatever their level."""
+
+    def __init__(self, write: Callable[[str], object]) -> None:
+        self.debug = self.info = self.warning = self.error = write
+
+
+def _write_stderr(line: str) -> None:
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
+
+
+def _safe(value: object) -> Any:
+    """The value as JSON can hold it, its texts escaped and masked."""
+    match value:
+        case enum.Enum():
+            return _safe(value.value)
+        case int() | None:
+            return value
+        case float():
+            return round(value, 3) if math.isfinite(value) else str(value)
+        case Mapping():
+            return {str(_safe(str(key))): _safe(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_safe(item) for item in value]
+        case _:
+            return printable(without_secrets(str(value)), _MAX_VALUE_CHARACTERS)
+
+
+def _render_json(_logger: object, _method: str, line: MutableMapping[str, Any]) -> str:
+    return json.dumps(_ordered(line))
+
+
+def _render_console(_logger: object, _method: str, line: MutableMapping[str, Any]) -> str:
+    ordered = _ordered(line)
+    at, level, event = (str(ordered.pop(name)) for name in ("at", "level", "event"))
+    pairs = (f"{name}={_console_value(value)}" for name, value in ordered.items())
+    return " ".join([at, f"{level.upper():7}", event, *pairs])
+
+
+def _ordered(line: MutableMapping[str, Any]) -> dict[str, Any]:
+    head = ("at", "level", "event")
+    return {name: line[name] for name in head} | {k: v for k, v in line.items() if k not in head}
+
+
+def _console_value(value: Any) -> str:
+    if isinstance(value, str) and _BARE.fullmatch(value):
+        return value
+    return json.dumps(value, ensure_ascii=False)
