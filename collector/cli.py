@@ -1,0 +1,335 @@
+"""The command line: flags into settings, errors into one message and an exit code.
+
+Runs in the process a person or a service manager starts. Nothing but typer is imported until a command is
+chosen, so ``--help`` answers at once; no secret is ever taken from an argument.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from collector import __version__
+from collector.errors import CollectorError, ConfigurationError
+from collector.escaping import printable, without_secrets
+
+PROGRAM: Final = "livestream-collector"
+
+_EPILOG: Final = """Secrets come from the environment, each also from a file: LIVESTREAM_CLIENT_ID and
+LIVESTREAM_CLIENT_SECRET, or LIVESTREAM_CLIENT_ID and LIVESTREAM_TOKEN; LIVESTREAM_TOKEN_FILE and so on.
+
+\b
+Exit codes:
+  0  done
+  1  a defect of ours
+  2  configuration, or a missing extra
+  3  permanently refused by the service
+  4  storage
+  5  the state folder is in use
+  6  a child process kept failing
+  7  something is missing or doubled
+A service manager must not restart on 2, 3 and 5.
+"""
+
+_EXTRAS: Final = {"duckdb": "query"}
+"""Optional packages, and the extra that brings each."""
+
+_SECRET_FLAGS: Final = {
+    "--token": "LIVESTREAM_TOKEN",
+    "--bearer": "LIVESTREAM_TOKEN",
+    "--client-id": "LIVESTREAM_CLIENT_ID",
+    "--api-key": "LIVESTREAM_CLIENT_ID",
+    "--client-secret": "LIVESTREAM_CLIENT_SECRET",
+    "--secret": "LIVESTREAM_CLIENT_SECRET",
+    "--password": "LIVESTREAM_CLIENT_SECRET",
+}
+
+app = typer.Typer(
+    name=PROGRAM,
+    help="Hold one Adobe Analytics Livestream connection and turn it into Parquet.",
+    epilog=_EPILOG,
+    no_args_is_help=True,
+    add_completion=False,
+    # Rich help takes 0.2 s to import, and its tracebacks show local variables: secrets.
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+class ResetValue(enum.StrEnum):
+    """What the service takes for ``reset``: two names for each end of what it holds."""
+
+    SMALLEST = "smallest"
+    LARGEST = "largest"
+    EARLIEST = "earliest"
+    LATEST = "latest"
+
+
+class LogFormat(enum.StrEnum):
+    """How log lines are written."""
+
+    CONSOLE = "console"
+    JSON = "json"
+
+
+_Config = Annotated[Path | None, typer.Option("--config", metavar="F", help="Settings file (TOML).")]
+_Url = Annotated[str | None, typer.Option("--url", metavar="U", help="The stream's address.")]
+_Stream = Annotated[
+    str | None,
+    typer.Option("--stream", metavar="NAME", help="Name of the stream in paths.", show_default=False),
+]
+_Output = Annotated[Path | None, typer.Option("--output", metavar="DIR", help="Output folder; required.")]
+_State = Annotated[
+    Path | None, typer.Option("--state", metavar="DIR", help="State folder; default OUTPUT/.state/NAME.")
+]
+_Decoders = Annotated[
+    str | None, typer.Option("--decoders", metavar="N", help="Decoder processes; default 2.")
+]
+_Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Any setting; may be given several times."),
+]
+_LogFormat = Annotated[
+    LogFormat | None, typer.Option("--log-format", help="Form of log lines.", show_default="console")
+]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"{PROGRAM} {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command("run")
+def _run(
+    *,
+    config: _Config = None,
+    url: _Url = None,
+    stream: _Stream = None,
+    output: _Output = None,
+    state: _State = None,
+    decoders: _Decoders = None,
+    assignments: _Set = None,
+    stop_after_hits: Annotated[
+        int | None,
+        typer.Option(
+            "--stop-after-hits",
+            metavar="N",
+            min=1,
+            help="Drain once N rows are committed, earlier runs included.",
+        ),
+    ] = None,
+    stop_after_s: Annotated[
+        float | None,
+        typer.Option("--stop-after", metavar="SECONDS", min=0, help="Drain after this time."),
+    ] = None,
+    log_format: _LogFormat = None,
+) -> None:
+    """Collect: hold the connection, write Parquet, ride out every refusal.
+
+    SIGTERM and SIGINT drain and exit 0; a second one exits at once.
+    """
+    from collector import telemetry  # noqa: PLC0415
+    from collector.commands.run import run  # noqa: PLC0415
+    from collector.credentials import load_credentials  # noqa: PLC0415
+    from collector.settings import Purpose, load_settings  # noqa: PLC0415
+    from collector.settings_values import is_loopback  # noqa: PLC0415
+
+    settings = load_settings(
+        Purpose.RUN,
+        config=config,
+        environ=os.environ,
+        options={
+            "stream.url": url,
+            "stream.name": stream,
+            "output.folder": _text(output),
+            "state.folder": _text(state),
+            "run.decoders": decoders,
+            "log.format": log_format,
+        },
+        assignments=assignments or (),
+    )
+    credentials = load_credentials(os.environ, loopback=is_loopback(settings.stream.url))
+    telemetry.configure(form=settings.log.format, level=settings.log.level)
+    terminal = log_format is None and settings.log.format == "console" and _is_terminal()
+    code = run(
+        settings,
+        credentials,
+        stop_after_hits=stop_after_hits,
+        stop_after_s=stop_after_s,
+        terminal=terminal,
+    )
+    raise typer.Exit(code)
+
+
+@app.command("simulate")
+def _simulate(
+    *,
+    port: Annotated[int, typer.Option(metavar="P", min=0, max=65_535, help="0 takes a free one.")] = 0,
+    hits_per_second: Annotated[
+        float,
+        typer.Option(metavar="R", min=0, help="Hits a second over all connections; 0: as fast as read."),
+    ] = 100.0,
+    total: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="Exactly N distinct hits, then open and silent.")
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="S", help="Hit i is a function of seed and i.")] = 1,
+    scenario: Annotated[
+        Path | None,
+        typer.Option(metavar="F", exists=True, dir_okay=False, help="What goes wrong and when (TOML)."),
+    ] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option(metavar="HITS", exists=True, dir_okay=False, help="Hits to send, .jsonl or .jsonl.gz."),
+    ] = None,
+) -> None:
+    """Stand in for Livestream on this machine. The first line of stdout is the stream's address."""
+    from collector.commands.simulate import run  # noqa: PLC0415
+
+    code = run(
+        port=port,
+        hits_per_second=hits_per_second,
+        total=total,
+        seed=seed,
+        scenario=scenario,
+        file=file,
+    )
+    raise typer.Exit(code)
+
+
+@app.command("demo")
+def _demo(
+    *,
+    seconds: Annotated[float, typer.Option(metavar="N", min=1, help="How long to stream.")] = 30.0,
+    output: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Output folder, new or empty; default: a fresh one.")
+    ] = None,
+) -> None:
+    """Simulator and collector together, one forced disconnect, then what the Parquet says."""
+    from collector.commands.demo import run  # noqa: PLC0415
+
+    raise typer.Exit(run(seconds=seconds, output=output))
+
+
+@app.command("decode")
+def _decode(
+    *,
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE...", exists=True, dir_okay=False, help="Hits, .jsonl or .jsonl.gz."),
+    ],
+    config: _Config = None,
+    stream: _Stream = None,
+    output: _Output = None,
+    state: _State = None,
+    decoders: _Decoders = None,
+    assignments: _Set = None,
+    log_format: _LogFormat = None,
+) -> None:
+    """Turn saved files into Parquet, each once, however often it is given.
+
+    NAME is "files" by default, and the state folder OUTPUT/.state/NAME.files.
+    """
+    from collector import telemetry  # noqa: PLC0415
+    from collector.commands.decode import run  # noqa: PLC0415
+    from collector.settings import Purpose, load_settings  # noqa: PLC0415
+
+    settings = load_settings(
+        Purpose.DECODE,
+        config=config,
+        environ=os.environ,
+        options={
+            "stream.name": stream,
+            "output.folder": _text(output),
+            "state.folder": _text(state),
+            "run.decoders": decoders,
+            "log.format": log_format,
+        },
+        assignments=assignments or (),
+    )
+    telemetry.configure(form=settings.log.format, level=settings.log.level)
+    raise typer.Exit(run(settings, files))
+
+
+@app.command("reset")
+def _reset(
+    *,
+    value: Annotated[
+        ResetValue,
+        typer.Argument(
+            metavar="VALUE", help="smallest or earliest: the oldest held; largest or latest: now."
+        ),
+    ],
+    config: _Config = None,
+    stream: _Stream = None,
+    output: _Output = None,
+    state: _State = None,
+    assignments: _Set = None,
+) -> None:
+    """Send `reset` with the next request, once. Can lose data: an operator's decision."""
+    from collector.commands.reset import run  # noqa: PLC0415
+    from collector.settings import Purpose, load_settings  # noqa: PLC0415
+
+    settings = load_settings(
+        Purpose.STATE,
+        config=config,
+        environ=os.environ,
+        options={"stream.name": stream, "output.folder": _text(output), "state.folder": _text(state)},
+        assignments=assignments or (),
+    )
+    raise typer.Exit(run(settings, value.value))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The whole program. Ends in ``SystemExit``; a defect of ours ends in its traceback and exit code 1."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        _refuse_secrets(given)
+        app(given, prog_name=PROGRAM)
+    except CollectorError as error:
+        _fail(str(error), error.exit_code)
+    except ModuleNotFoundError as error:
+        extra = _EXTRAS.get((error.name or "").partition(".")[0])
+        if extra is None:
+            raise
+        text = f"{error.name} is not installed: pip install '{PROGRAM}[{extra}]'"
+        _fail(text, ConfigurationError.exit_code)
+
+
+def _refuse_secrets(arguments: Sequence[str]) -> None:
+    for argument in arguments:
+        variable = _SECRET_FLAGS.get(argument.partition("=")[0])
+        if variable is not None:
+            raise ConfigurationError(
+                f"{argument.partition('=')[0]}: secrets are never taken from arguments, where every process "
+                f"can read them: set {variable}, or {variable}_FILE to a file's path"
+            )
+
+
+def _fail(message: str, code: int) -> None:
+    lines = (printable(without_secrets(line)) for line in message.split("\n"))
+    sys.stderr.write(f"{PROGRAM}: " + "\n".join(lines) + "\n")
+    sys.exit(int(code))
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
+def _is_terminal() -> bool:
+    return sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
