@@ -18,6 +18,7 @@ from typing import Any, Final, Literal
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
 GIB: Final = 1024 * MIB
+TIB: Final = 1024 * GIB
 NAME_PATTERN: Final = r"[A-Za-z0-9_-]{1,64}"
 """Of a stream: it becomes a folder's name and a path key, so nothing in it can lead elsewhere."""
 
@@ -76,7 +77,7 @@ def format_value(kind: Kind, value: Any) -> str:
 
 
 def _format_size(size: int) -> str:
-    for unit, name in ((GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")):
+    for unit, name in ((TIB, "TiB"), (GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")):
         if size >= unit and size % unit == 0:
             return f"{size // unit} {name}"
     return str(size)
@@ -192,14 +193,14 @@ class Journal:
         8 * GIB,
         "At this size the transfer is paused until parts are committed.",
         minimum=256 * KIB,
-        maximum=16 * 1024 * GIB,
+        maximum=16 * TIB,
     )
     reserve_bytes: int = _setting(
         Kind.SIZE,
         GIB,
         "With less than this free on the disk the transfer is paused.",
         minimum=0,
-        maximum=16 * 1024 * GIB,
+        maximum=16 * TIB,
     )
     max_record_bytes: int = _setting(
         Kind.SIZE,
