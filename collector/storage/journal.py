@@ -1,0 +1,395 @@
+"""The journal: blocks written once, made durable, read in place, found again after a crash.
+
+``JournalWriter`` runs in the reader, ``JournalReader`` in the decoders, ``recover`` in the
+coordinator while no reader runs. Invariant: what ``sync`` reported durable is found by ``recover``
+or reported as damage, never silently absent; what was not reported is a whole block or cut away.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from collector.core.messages import Block
+from collector.errors import DamagedError, StorageError
+from collector.storage.fs import DISK, Bytes, Disk
+from collector.storage.segments import (
+    BLOCK_HEADER_BYTES,
+    END_OF_BLOCKS,
+    SEGMENT_HEADER_BYTES,
+    BlockHeader,
+    MappedSegment,
+    OpenSegment,
+    delete_free,
+    free_name,
+    free_segment,
+    list_segments,
+    make_segment,
+    pack_block,
+    segment_name,
+    space_of,
+)
+
+__all__ = [
+    "SEGMENT_BYTES",
+    "Cut",
+    "JournalReader",
+    "JournalWriter",
+    "Recovered",
+    "delete_free",
+    "free_name",
+    "free_segment",
+    "recover",
+]
+
+SEGMENT_BYTES: Final = 64 << 20
+
+QUARANTINE_BYTES: Final = 16 << 20
+"""Kept of one torn tail at most. Nothing in it was ever accepted: it is evidence, not data."""
+
+
+class JournalWriter:
+    """Appends blocks to the segments it is given.
+
+    ``append`` and ``add_segment`` belong to one thread; ``sync`` may run in a second one meanwhile.
+    """
+
+    def __init__(
+        self, disk: Disk, folder: Path, *, next_seq: int, segment_bytes: int = SEGMENT_BYTES
+    ) -> None:
+        self._disk = disk
+        self._folder = folder
+        self._segment_bytes = segment_bytes
+        self._spare: OpenSegment | None = None
+        self._lock = threading.Lock()  # over what follows; never held during a disk call
+        self._open: list[OpenSegment] = []
+        self._written_seq = next_seq - 1
+        self._durable_seq = next_seq - 1
+        self._failed = False
+
+    @property
+    def wants_segment(self) -> bool:
+        """There is no spare segment."""
+        return self._spare is None
+
+    def add_segment(self, number: int, recycled: str = "") -> None:
+        """Make the spare segment. *Blocks* for two syncs. *Raises* NoSpaceError: it was not made."""
+        if self._spare is not None:
+            raise StorageError(f"segment {number} was added while segment {self._spare.number} is spare")
+        self._spare = make_segment(self._disk, self._folder, number, self._segment_bytes, recycled)
+
+    def append(
+        self,
+        payload: Bytes,
+        *,
+        records: int,
+        connection: int,
+        flags: int,
+        collected_at_us: int,
+        held_us: int,
+    ) -> Block | None:
+        """Write one block; durable once ``sync`` says so. ``None``: no room until a segment is added.
+
+        A block larger than a segment turns the spare one into one of its size.
+
+        *Raises*: NoSpaceError: nothing was appended, try again later.
+        """
+        self._check()
+        length = memoryview(payload).nbytes
+        segment = self._segment_with_room(length)
+        if segment is None:
+            return None
+        with self._lock:
+            seq, durable_seq = self._written_seq + 1, self._durable_seq
+        header = BlockHeader(seq, connection, flags, length, records, collected_at_us, held_us, durable_seq)
+        start, end = segment.tail, segment.tail + space_of(length)
+        after = bytes(-length % 8) + END_OF_BLOCKS[: segment.size_bytes - end]
+        self._disk.pwritev_all(segment.fd, [pack_block(header, payload, segment.seed), payload, after], start)
+        with self._lock:
+            segment.tail = end
+            segment.dirty = True
+            self._written_seq = seq
+        return Block(
+            seq=seq,
+            segment=segment.number,
+            offset=start + BLOCK_HEADER_BYTES,
+            length=length,
+            records=records,
+            connection=connection,
+            flags=flags,
+            collected_at_us=collected_at_us,
+            held_us=held_us,
+        )
+
+    def _segment_with_room(self, length: int) -> OpenSegment | None:
+        if self._open and self._open[-1].has_room(length):
+            return self._open[-1]
+        if self._spare is None:
+            return None
+        if not self._spare.has_room(length):
+            self._widen_spare(length)
+        with self._lock:
+            self._open.append(self._spare)
+        self._spare = None
+        return self._open[-1]
+
+    def _widen_spare(self, length: int) -> None:
+        """A segment's header never changes, so the spare one is made again, under its own number."""
+        small = self._spare
+        assert small is not None  # noqa: S101 - the caller looked
+        size_bytes = SEGMENT_HEADER_BYTES + space_of(length)
+        path = self._folder / segment_name(small.number)
+        self._disk.rename(path, self._folder / free_name(small.number))
+        self._disk.close(small.fd)
+        self._spare = None
+        self._spare = make_segment(
+            self._disk, self._folder, small.number, size_bytes, free_name(small.number)
+        )
+
+    def sync(self) -> int:
+        """Make everything appended before this call durable; gives the last durable seq.
+
+        *Blocks* for one fdatasync per segment written to. *Raises* StorageError: the journal is
+        unusable from now on, since a second sync of the same descriptor would prove nothing.
+        """
+        self._check()
+        with self._lock:
+            target = self._written_seq
+            dirty = [segment for segment in self._open if segment.dirty]
+            for segment in dirty:
+                segment.dirty = False
+        try:
+            for segment in dirty:  # oldest first: a block counts only when all before it are durable
+                self._disk.fdatasync(segment.fd)
+        except BaseException:
+            self._failed = True
+            raise
+        with self._lock:
+            self._durable_seq = target
+            full = [segment for segment in self._open[:-1] if not segment.dirty]
+            self._open = [segment for segment in self._open if segment not in full]
+        for segment in full:
+            self._disk.close(segment.fd)
+        return target
+
+    def _check(self) -> None:
+        if self._failed:
+            raise StorageError(f"the journal in {self._folder} failed to sync before; restart the collector")
+
+    def close(self) -> None:
+        """Without a sync."""
+        for segment in [*self._open, *filter(None, [self._spare])]:
+            self._disk.close(segment.fd)
+        self._open, self._spare = [], None
+
+
+class JournalReader:
+    """Payloads of durable blocks in place, also while their segment is still being written."""
+
+    def __init__(self, folder: Path, disk: Disk = DISK) -> None:
+        self._folder = folder
+        self._disk = disk
+        self._segments: dict[int, MappedSegment] = {}
+
+    def payload(self, block: Block) -> memoryview:
+        """Read-only, valid until released whatever becomes of the segment; never a copy."""
+        segment = self._segments.get(block.segment)
+        if segment is None:
+            segment = MappedSegment(self._disk, self._folder, block.segment)
+            self._segments[block.segment] = segment
+        return segment.view(block.offset, block.length)
+
+    def release(self, segment: int) -> None:
+        """Drop the mapping; it goes once its last payload is released."""
+        self._segments.pop(segment, None)
+
+
+# ---------------------------------------------------------------- after a crash
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A torn tail that was put aside: writes that were never reported durable."""
+
+    segment: int
+    offset: int
+    seq: int
+    """The first block that did not check out."""
+    quarantined_bytes: int
+
+    def __str__(self) -> str:
+        return (
+            f"block {self.seq} in segment {self.segment} from offset {self.offset} was torn;"
+            f" {self.quarantined_bytes} bytes are in quarantine"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What ``recover`` found."""
+
+    blocks: list[Block]
+    """After ``after_seq``, contiguous, durable."""
+    next_seq: int
+    next_segment: int
+    """Above every number in the folder, free ones included."""
+    cut: Cut | None
+    last_block: dict[int, int]
+    """By segment, ascending: the last block in it. Segments without a block were deleted."""
+    free: tuple[int, ...]
+
+
+def recover(
+    disk: Disk, folder: Path, quarantine: Path, *, after_seq: int, known_durable_seq: int = 0
+) -> Recovered:
+    """The longest prefix of blocks that checks out; a torn tail goes to ``quarantine``. Idempotent.
+
+    Blocks up to ``after_seq`` may be missing: they are committed. *Blocks* for as long as it takes
+    to read the journal once.
+
+    *Raises*: DamagedError when a block is missing or bad that was durable: a later block says so
+    (``synced_seq``), or ``known_durable_seq`` does. NewerVersionError. Nothing is changed then.
+    """
+    used, free = list_segments(disk, folder)
+    next_segment = max((*used, *free), default=0) + 1
+    segments: list[MappedSegment] = []
+    try:
+        segments.extend(MappedSegment(disk, folder, number) for number in used)
+        chain = _Chain(after_seq)
+        for segment in segments:
+            chain.follow(segment)
+        cut = _cut(disk, quarantine, chain, segments, known_durable_seq)
+        _settle(disk, folder, chain, segments, max(after_seq, known_durable_seq))
+    finally:
+        for segment in segments:
+            segment.close()
+    return Recovered(chain.blocks, chain.last_seq + 1, next_segment, cut, chain.last_block, free)
+
+
+class _Chain:
+    """Blocks in order, over segments, from the first that is there."""
+
+    def __init__(self, after_seq: int) -> None:
+        self._after_seq = after_seq
+        self._seq = 0
+        self.blocks: list[Block] = []
+        self.last_block: dict[int, int] = {}
+        self.tails: dict[int, int] = {}
+        """By segment: where its part of the chain ends."""
+
+    @property
+    def last_seq(self) -> int:
+        return max(self._seq, self._after_seq)
+
+    def follow(self, segment: MappedSegment) -> None:
+        offset = SEGMENT_HEADER_BYTES
+        while (header := segment.header_at(offset)) is not None and self._joins(header.seq):
+            if header.seq > self._after_seq:  # of committed blocks only the place matters
+                if segment.block_at(offset) is None:
+                    break
+                self.blocks.append(_block(header, segment.number, offset))
+            self._seq = self.last_block[segment.number] = header.seq
+            offset += space_of(header.length)
+        self.tails[segment.number] = offset
+
+    def _joins(self, seq: int) -> bool:
+        return seq == self._seq + 1 or self._seq < seq <= self._after_seq + 1
+
+
+def _block(header: BlockHeader, segment: int, offset: int) -> Block:
+    return Block(
+        seq=header.seq,
+        segment=segment,
+        offset=offset + BLOCK_HEADER_BYTES,
+        length=header.length,
+        records=header.records,
+        connection=header.connection,
+        flags=header.flags,
+        collected_at_us=header.collected_at_us,
+        held_us=header.held_us,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Leftover:
+    """A block header that is whole, but that the chain does not reach."""
+
+    segment: MappedSegment
+    offset: int
+    synced_seq: int
+
+
+def _leftovers(chain: _Chain, segments: Iterable[MappedSegment]) -> Iterator[_Leftover]:
+    for segment in segments:
+        for offset, header in segment.headers_from(chain.tails[segment.number]):
+            if header.seq > chain.last_seq:
+                yield _Leftover(segment, offset, header.synced_seq)
+
+
+def _cut(
+    disk: Disk, quarantine: Path, chain: _Chain, segments: list[MappedSegment], known_durable_seq: int
+) -> Cut | None:
+    """Tells damage from a torn tail, and puts the tail aside."""
+    missing = chain.last_seq + 1
+    leftovers = list(_leftovers(chain, segments))
+    if max((known_durable_seq, *(found.synced_seq for found in leftovers))) >= missing:
+        raise _damage(missing, chain, segments, leftovers)
+    last = max(chain.last_block, default=0)
+    torn = {found.segment.number for found in leftovers}
+    torn |= {s.number for s in segments if s.number >= last and s.began_at(chain.tails[s.number])}
+    tails = [(segment, chain.tails[segment.number]) for segment in segments if segment.number in torn]
+    if not tails:
+        return None
+    kept_bytes = sum(_put_aside(disk, quarantine, segment, tail) for segment, tail in tails)
+    return Cut(tails[0][0].number, tails[0][1], missing, kept_bytes)
+
+
+def _put_aside(disk: Disk, quarantine: Path, segment: MappedSegment, tail: int) -> int:
+    torn = segment.bytes_from(tail, QUARANTINE_BYTES)
+    disk.write_file_durably(quarantine / f"{segment.number:016d}-{tail}.torn", torn)
+    fd = disk.open(segment.path, os.O_RDWR | os.O_NOFOLLOW)
+    try:
+        disk.truncate(fd, tail)
+        disk.fsync(fd)
+    finally:
+        disk.close(fd)
+    return len(torn)
+
+
+def _damage(
+    missing: int, chain: _Chain, segments: list[MappedSegment], leftovers: list[_Leftover]
+) -> DamagedError:
+    remedy = "restore it from a copy; what is in it was accepted and is nowhere else"
+    if not segments:
+        return DamagedError(f"the journal has lost block {missing}, which was durable: no segment is left")
+    last = max(chain.last_block, default=segments[0].number)
+    segment = next(segment for segment in segments if segment.number == last)
+    tail = chain.tails[last]
+    end = next((found.offset for found in leftovers if found.segment is segment), segment.size_bytes)
+    return DamagedError(
+        f"{segment.path}: block {missing}, which was durable, is damaged or missing"
+        f" (bytes {tail} to {end}, or a segment after this one); {remedy}"
+    )
+
+
+def _settle(disk: Disk, folder: Path, chain: _Chain, segments: list[MappedSegment], durable_seq: int) -> None:
+    """What is there is durable from now on, and segments without a block are gone."""
+    for segment in segments:
+        last = chain.last_block.get(segment.number)
+        if last is None:
+            disk.unlink(segment.path)
+        elif last > durable_seq:  # whole, but perhaps never synced before its writer died
+            _sync_file(disk, segment.path)
+    disk.fsync_folder(folder)
+
+
+def _sync_file(disk: Disk, path: Path) -> None:
+    fd = disk.open(path, os.O_RDWR | os.O_NOFOLLOW)
+    try:
+        disk.fdatasync(fd)
+    finally:
+        disk.close(fd)
