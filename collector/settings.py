@@ -215,7 +215,8 @@ def _complete(gathered: _Gathered, purpose: Purpose) -> None:
         values["stream.url"] = ""
     if values["stream.allowed_hosts"] is None and "stream.url" not in bad:
         values["stream.allowed_hosts"] = default_hosts(values["stream.url"])
-    if values["state.folder"] is None and not bad & {"stream.name", "output.folder"}:
+    known = values["stream.name"] is not None and not bad & {"stream.name", "output.folder"}
+    if values["state.folder"] is None and known:
         folder = values["stream.name"] + (".files" if purpose is Purpose.DECODE else "")
         values["state.folder"] = values["output.folder"] / ".state" / folder
 
