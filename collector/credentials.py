@@ -105,23 +105,20 @@ def _read(environ: Mapping[str, str], name: str, faults: list[str]) -> str:
     if direct and path:
         faults.append(f"{name} and {name}{_FILE} are both given: keep one")
         return ""
-    text = _file_text(name, path, faults) if path else direct
-    stripped = text.strip()
-    if path and not stripped and not faults:
-        faults.append(f"{name}{_FILE}: the file {printable(path)} is empty")
-    fault = _form_fault(stripped)
-    if fault:
-        faults.append(f"{name}{_FILE if path else ''}: {fault}")
-    return stripped
-
-
-def _file_text(name: str, path: str, faults: list[str]) -> str:
     try:
-        with open(path, "rb") as file:
-            return file.read(_MAX_BYTES).decode("ascii", errors="replace")
+        text = (_file_text(path) if path else direct).strip()
     except OSError as error:
         faults.append(f"{name}{_FILE}: the file {printable(path)} cannot be read: {error.strerror}")
         return ""
+    fault = f"the file {printable(path)} is empty" if path and not text else _form_fault(text)
+    if fault:
+        faults.append(f"{name}{_FILE if path else ''}: {fault}")
+    return text
+
+
+def _file_text(path: str) -> str:
+    with open(path, "rb") as file:
+        return file.read(_MAX_BYTES).decode("ascii", errors="replace")
 
 
 def _form_fault(text: str) -> str:

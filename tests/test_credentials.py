@@ -1,0 +1,111 @@
+"""Secrets: where they come from, and that nothing shows them."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+
+from collector.credentials import Secret, load_credentials, scrubbed_environment
+from collector.errors import ConfigurationError
+from collector.escaping import without_secrets
+
+TOKEN = "canary-token-5d1c"
+PAIR = {"LIVESTREAM_CLIENT_ID": "canary-id-11", "LIVESTREAM_CLIENT_SECRET": "canary-secret-22"}
+
+
+def fault(environ: dict[str, str], *, loopback: bool = False) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        load_credentials(environ, loopback=loopback)
+    assert "canary" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_pair_gets_tokens():
+    """Client id and secret: OAuth Server-to-Server."""
+    credentials = load_credentials(PAIR, loopback=False)
+    assert not credentials.is_static
+    assert credentials.api_key.reveal() == "canary-id-11"
+    assert credentials.client_secret is not None
+    assert credentials.client_secret.reveal() == "canary-secret-22"
+
+
+def test_a_static_token_goes_with_the_client_id():
+    """The service wants the client id as x-api-key in both modes."""
+    environ = {"LIVESTREAM_TOKEN": TOKEN, "LIVESTREAM_CLIENT_ID": "canary-id-11"}
+    credentials = load_credentials(environ, loopback=False)
+    assert credentials.is_static
+    assert credentials.token is not None
+    assert credentials.token.reveal() == TOKEN
+    assert "LIVESTREAM_CLIENT_ID is missing" in fault({"LIVESTREAM_TOKEN": TOKEN})
+
+
+def test_loopback_alone_does_without_the_client_id():
+    """A rehearsal with a token needs no key; getting tokens always does."""
+    assert load_credentials({"LIVESTREAM_TOKEN": TOKEN}, loopback=True).api_key.reveal()
+    assert "LIVESTREAM_CLIENT_ID is missing" in fault({"LIVESTREAM_CLIENT_SECRET": "canary-x"}, loopback=True)
+
+
+def test_each_may_come_from_a_file(tmp_path):
+    """With or without a line end behind it."""
+    environ = {}
+    for name, value in PAIR.items():
+        path = tmp_path / name
+        path.write_text(value + "\n")
+        environ[f"{name}_FILE"] = str(path)
+    assert load_credentials(environ, loopback=False).api_key.reveal() == "canary-id-11"
+
+
+def test_files_that_hold_nothing_are_named(tmp_path):
+    """Missing and empty files are faults, together."""
+    empty = tmp_path / "empty"
+    empty.touch()
+    message = fault(
+        {"LIVESTREAM_CLIENT_ID_FILE": str(empty), "LIVESTREAM_TOKEN_FILE": str(tmp_path / "none")}
+    )
+    assert "LIVESTREAM_CLIENT_ID_FILE" in message
+    assert f"{tmp_path / 'none'} cannot be read" in message
+
+
+@pytest.mark.parametrize(
+    "value", ["Bearer canary-1", "canary 1", "canary\r\nHost: evil", "canary\x00", "canary\u00e9"]
+)
+def test_what_would_break_a_header_is_refused(value):
+    """A slip of the hand or an injection is a configuration error that does not repeat the value."""
+    assert "LIVESTREAM_TOKEN:" in fault({"LIVESTREAM_TOKEN": value, "LIVESTREAM_CLIENT_ID": "x"})
+
+
+@pytest.mark.parametrize(
+    ("environ", "named"),
+    [
+        ({}, "LIVESTREAM_CLIENT_SECRET"),
+        ({**PAIR, "LIVESTREAM_TOKEN": TOKEN}, "LIVESTREAM_TOKEN and LIVESTREAM_CLIENT_SECRET are both given"),
+        ({**PAIR, "LIVESTREAM_CLIENT_ID_FILE": "/x"}, "LIVESTREAM_CLIENT_ID_FILE are both given"),
+    ],
+)
+def test_nothing_or_too_much_is_refused(environ, named):
+    """Which credentials count is never guessed."""
+    assert named in fault(environ)
+
+
+def test_a_secret_shows_itself_masked():
+    """Printing, formatting, copying and pickling give nothing away."""
+    credentials = load_credentials(PAIR, loopback=False)
+    shown = f"{credentials} {credentials!r} {credentials.api_key} {credentials.client_secret!r:>40}"
+    assert "canary" not in shown
+    for copier in (pickle.dumps, copy.deepcopy):
+        with pytest.raises(TypeError, match="not written"):
+            copier(credentials.api_key)
+
+
+def test_a_secret_is_masked_wherever_it_is_echoed():
+    """From the moment it is read, in any text that goes through ``without_secrets``."""
+    Secret("canary-echoed-91")
+    assert without_secrets("bad token canary-echoed-91!") == "bad token ***!"
+
+
+def test_children_get_no_secret():
+    """Neither the values nor the files' paths; everything else stays."""
+    environ = {**PAIR, "LIVESTREAM_TOKEN": TOKEN, "LIVESTREAM_TOKEN_FILE": "/run/t", "PATH": "/bin"}
+    assert scrubbed_environment(environ) == {"PATH": "/bin"}
