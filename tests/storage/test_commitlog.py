@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+import os
+import struct
+from pathlib import Path
+
+import pytest
+from faulty_disk import BROKEN, NO_SPACE, Crashed, FaultyDisk
+from isal.isal_zlib import crc32
+
+from collector.core.messages import FileKind, StagedFile, Totals
+from collector.errors import DamagedError, NewerVersionError, NoSpaceError, StorageError
+from collector.storage.commitlog import (
+    BlockCount,
+    CommitLog,
+    Committed,
+    Entry,
+    Intent,
+    Made,
+    Note,
+    ShareStaged,
+)
+from collector.storage.fs import DISK
+
+STAGED = StagedFile(FileKind.HITS, "a.part", "hits/a", 10, b"\0" * 32, 3)
+INTENT = Intent(
+    batch=1,
+    last=2,
+    shares=(ShareStaged(1, 3, 1, 0, (STAGED,)),),
+    blocks=(BlockCount(1, 1, 4, 3, 1, 0, 99),),
+    before=Totals(),
+    held_us=(0, 5),
+)
+ENTRIES: list[Entry] = [
+    Made("0" * 16, "shop", "shop-stream", 1),
+    INTENT,
+    Committed(1, 2, 100),
+    Note("kind", "text with \n and ü"),
+]
+
+
+def filled(path: Path) -> list[int]:
+    """Where each frame ends, the header's end first."""
+    log = CommitLog.open(DISK, path)
+    ends = [path.stat().st_size]
+    for entry in ENTRIES:
+        log.append(entry)
+        ends.append(path.stat().st_size)
+    log.close()
+    return ends
+
+
+def entries_of(path: Path) -> list[tuple[int, Entry]]:
+    log = CommitLog.open(DISK, path)
+    found = list(log.entries())
+    log.close()
+    return found
+
+
+NUMBERED = list(enumerate(ENTRIES, 1))
+
+
+def test_entries_are_read_back_in_order_with_their_numbers(tmp_path: Path) -> None:
+    """Numbers start at 1 and have no holes, over any number of restarts."""
+    path = tmp_path / "commit.log"
+    filled(path)
+    assert entries_of(path) == NUMBERED
+    log = CommitLog.open(DISK, path)
+    assert log.next_entry == 5
+    assert log.append(Note("a", "b")) == 5
+    assert [number for number, _ in log.entries()] == [1, 2, 3, 4, 5]
+    log.close()
+
+
+def test_several_entries_are_appended_with_one_sync(tmp_path: Path) -> None:
+    """And the number given back is the last one's."""
+    disk = FaultyDisk()
+    log = CommitLog.open(disk, tmp_path / "commit.log")
+    disk.calls.clear()
+    assert log.append_all(ENTRIES) == 4
+    log.close()
+    assert disk.calls == ["pwritev", "fdatasync"]
+    assert entries_of(tmp_path / "commit.log") == NUMBERED
+
+
+def test_an_append_cut_at_any_byte_never_was(tmp_path: Path) -> None:
+    """The append was not acknowledged, so the log goes on without it; all before it stays."""
+    path = tmp_path / "commit.log"
+    *_, last, end = filled(path)
+    whole = path.read_bytes()
+    for size in range(last, end):
+        path.write_bytes(whole[:size])
+        assert entries_of(path) == NUMBERED[:-1]
+        assert path.stat().st_size == last
+
+
+def test_an_append_of_several_entries_is_all_or_nothing(tmp_path: Path) -> None:
+    """Wherever it is torn, and whichever of its bytes are noise."""
+    path = tmp_path / "commit.log"
+    log = CommitLog.open(DISK, path)
+    log.append(ENTRIES[0])
+    start = path.stat().st_size
+    log.append_all(ENTRIES[1:])
+    log.close()
+    whole = path.read_bytes()
+    for at in range(start, len(whole)):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
+        assert entries_of(path) == NUMBERED[:1]
+
+
+def test_zeros_after_the_last_entry_are_no_entry(tmp_path: Path) -> None:
+    """A file system may give a file its new size before its new bytes."""
+    path = tmp_path / "commit.log"
+    end = filled(path)[-1]
+    with path.open("ab") as file:
+        file.write(bytes(100))
+    assert entries_of(path) == NUMBERED
+    assert path.stat().st_size == end
+
+
+def test_a_bit_flipped_before_the_last_entry_is_damage(tmp_path: Path) -> None:
+    """At every byte, lengths and header too: the start is refused, the offset named, nothing changed."""
+    path = tmp_path / "commit.log"
+    header, *_, last, _ = filled(path)
+    whole = path.read_bytes()
+    for at in range(last):
+        flipped = whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :]
+        path.write_bytes(flipped)
+        with pytest.raises(DamagedError, match=r"commit\.log: (bytes \d+ to \d+|its header)"):
+            entries_of(path)
+        assert path.read_bytes() == flipped
+    assert header < last
+
+
+def test_a_missing_or_doubled_entry_is_damage(tmp_path: Path) -> None:
+    """Every frame is whole, but the numbers tell."""
+    path = tmp_path / "commit.log"
+    _, first, second, third, _ = filled(path)
+    whole = path.read_bytes()
+    for content in (whole[:first] + whole[second:], whole[:third] + whole[second:]):
+        path.write_bytes(content)
+        with pytest.raises(DamagedError, match="are numbered from"):
+            entries_of(path)
+
+
+def test_a_log_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+    """Nothing in it is cut or guessed at."""
+    path = tmp_path / "commit.log"
+    fields = struct.pack("<8sI", b"LScommit", 2)
+    path.write_bytes(fields + struct.pack("<I", crc32(fields)) + b"who knows")
+    with pytest.raises(NewerVersionError, match="version 2"):
+        CommitLog.open(DISK, path)
+    assert path.read_bytes().endswith(b"who knows")
+
+
+def test_a_full_disk_leaves_no_half_entry(tmp_path: Path) -> None:
+    """NoSpaceError means that the entry is not in the log; it can be appended later."""
+    path = tmp_path / "commit.log"
+    disk = FaultyDisk(2, NO_SPACE, only=frozenset({"pwritev"}))
+    CommitLog.open(DISK, path).close()
+    log = CommitLog.open(disk, path)
+    log.append(ENTRIES[0])
+    with pytest.raises(NoSpaceError):
+        log.append(INTENT)
+    assert log.append(ENTRIES[1]) == 2
+    log.close()
+    assert entries_of(path) == NUMBERED[:2]
+
+
+@pytest.mark.parametrize("call", ["pwritev", "fdatasync"])
+def test_after_a_failed_write_the_log_takes_nothing_more(tmp_path: Path, call: str) -> None:
+    """What is on disk is unknown until it is opened again."""
+    path = tmp_path / "commit.log"
+    CommitLog.open(DISK, path).close()
+    log = CommitLog.open(FaultyDisk(1, BROKEN, only=frozenset({call})), path)
+    with pytest.raises(StorageError, match="failed"):
+        log.append(ENTRIES[0])
+    with pytest.raises(StorageError, match="restart"):
+        log.append(ENTRIES[0])
+    log.close()
+
+
+def test_every_crash_keeps_what_was_acknowledged(tmp_path: Path) -> None:
+    """The process dies at call 1, 2, 3, ...; what append numbered is there, the rest all or not at all."""
+    for call in range(1, 100):
+        path = tmp_path / f"{call}.log"
+        disk = FaultyDisk(call)
+        acknowledged, fds = 0, set(os.listdir("/proc/self/fd"))
+        try:
+            log = CommitLog.open(disk, path)
+            for entry in ENTRIES:
+                acknowledged = log.append(entry)
+            log.close()
+        except Crashed:
+            for fd in set(os.listdir("/proc/self/fd")) - fds:
+                _close_if_on(int(fd), path)
+        found = entries_of(path)
+        assert found == NUMBERED[: len(found)]
+        assert len(found) in {acknowledged, acknowledged + 1}
+        if not disk.fired:
+            break
+    assert not disk.fired
+
+
+def _close_if_on(fd: int, path: Path) -> None:
+    try:
+        if os.readlink(f"/proc/self/fd/{fd}") == str(path):
+            os.close(fd)
+    except FileNotFoundError:
+        pass
+
+
+def test_a_symbolic_link_is_no_log(tmp_path: Path) -> None:
+    """Entries are never appended to somebody else's file."""
+    filled(tmp_path / "real.log")
+    (tmp_path / "commit.log").symlink_to(tmp_path / "real.log")
+    with pytest.raises(StorageError):
+        CommitLog.open(DISK, tmp_path / "commit.log")
