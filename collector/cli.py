@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -180,15 +180,16 @@ def _run(
 @app.command("simulate")
 def _simulate(
     *,
-    port: Annotated[int, typer.Option(metavar="P", min=0, max=65_535, help="0 takes a free one.")] = 0,
+    port: Annotated[
+        int | None, typer.Option(metavar="P", min=0, max=65_535, help="Default: a free one.")
+    ] = None,
     hits_per_second: Annotated[
-        float,
-        typer.Option(metavar="R", min=0, help="Hits a second over all connections; 0: as fast as read."),
-    ] = 100.0,
+        float | None, typer.Option(metavar="R", min=0, help="Default 100; 0: as fast as they are read.")
+    ] = None,
     total: Annotated[
         int | None, typer.Option(metavar="N", min=0, help="Exactly N distinct hits, then open and silent.")
     ] = None,
-    seed: Annotated[int, typer.Option(metavar="S", help="Hit i is a function of seed and i.")] = 1,
+    seed: Annotated[int | None, typer.Option(metavar="S", help="Hit i is a function of seed and i.")] = None,
     scenario: Annotated[
         Path | None,
         typer.Option(metavar="F", exists=True, dir_okay=False, help="What goes wrong and when (TOML)."),
@@ -201,15 +202,16 @@ def _simulate(
     """Stand in for Livestream on this machine. The first line of stdout is the stream's address."""
     from collector.commands.simulate import run  # noqa: PLC0415
 
-    code = run(
-        port=port,
-        hits_per_second=hits_per_second,
-        total=total,
-        seed=seed,
-        scenario=scenario,
-        file=file,
-    )
-    raise typer.Exit(code)
+    flags = {
+        "port": port,
+        "hits_per_second": hits_per_second,
+        "total": total,
+        "seed": seed,
+        "scenario": scenario,
+        "file": file,
+    }
+    given: dict[str, Any] = {name: value for name, value in flags.items() if value is not None}
+    raise typer.Exit(run(**given))
 
 
 @app.command("demo")

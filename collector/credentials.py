@@ -21,7 +21,8 @@ _FILE: Final = "_FILE"
 _MAX_BYTES: Final = 64 * 1024
 """Far above any token; a device or a wrong file is not read to its end."""
 
-_LOOPBACK_KEY: Final = "loopback"
+_LOOPBACK_KEY: Final = "simulator-key"
+"""What the simulator expects unless it is told otherwise."""
 
 
 class Secret:

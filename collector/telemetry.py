@@ -207,6 +207,9 @@ EVENTS: Final[Mapping[str, Event]] = {
             "delay_s": "until its successor starts",
         },
     ),
+    "attention.needed": Event(
+        "error", "It goes on, but what is wrong does not cure itself: a person is needed.", _REASON
+    ),
     "orphan.killed": Event(
         "warning", "A child of a collector that died was still running and was ended.", _CHILD
     ),

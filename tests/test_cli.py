@@ -159,9 +159,16 @@ def test_demo_and_simulate_get_their_flags(monkeypatch, tmp_path):
     assert demo.named == {"seconds": 5, "output": Path("x")}
     flags = ("--port", "0", "--hits-per-second", "50", "--total", "9", "--seed", "3")
     assert called("simulate", *flags, "--scenario", str(scenario), "--file", str(scenario)) == 0
-    assert simulate.named["total"] == 9
-    assert simulate.named["hits_per_second"] == 50
-    assert simulate.named["scenario"] == scenario
+    assert simulate.named == {
+        "port": 0,
+        "hits_per_second": 50,
+        "total": 9,
+        "seed": 3,
+        "scenario": scenario,
+        "file": scenario,
+    }
+    assert called("simulate") == 0
+    assert simulate.named == {}
 
 
 def test_a_commands_code_is_the_programs(monkeypatch):
