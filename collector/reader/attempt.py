@@ -190,7 +190,9 @@ class Attempt:
         status = self._head.final_status
         words = f"{self._host}: {words}" if words else f"{self._host} ended the response"
         if status == _STREAM_STATUS:
-            return Verdict(Outcome.ENDED if clean else Outcome.LOST, escaped(words), status)
+            # curl takes an end within the headers for a clean one.
+            outcome = Outcome.ENDED if clean and self._head.complete else Outcome.LOST
+            return Verdict(outcome, escaped(words), status)
         if status and status not in redirect.STATUSES:
             return self._status_verdict(status)
         if untrusted:

@@ -59,7 +59,8 @@ class Head:
         self._bytes += len(line)
         if self._bytes > MAX_HEAD_BYTES:
             return False
-        if not self.complete:
+        # curl hands over a line that the end of the connection cut; it says nothing.
+        if not self.complete and line.endswith(b"\n"):
             self._parse(line.rstrip(b"\r\n"))
         return True
 

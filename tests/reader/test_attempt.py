@@ -1,0 +1,327 @@
+"""How an attempt ends, for every way a server can end it."""
+
+from __future__ import annotations
+
+import gzip
+import selectors
+import socket
+import time
+from collections.abc import Callable
+
+import pytest
+from conftest import Outcome as Result
+from conftest import drive, options, order_for
+from hostile_server import (
+    LAST_CHUNK,
+    STREAM_HEAD,
+    HostileServer,
+    Peer,
+    answering,
+    answering_in_turn,
+    chunked,
+    gzipped,
+    head,
+    records,
+)
+
+from collector import __version__
+from collector.core.messages import Connect, Outcome
+from collector.errors import ConfigurationError
+from collector.reader.attempt import Attempt
+from collector.reader.session import DRAINED
+
+Run = Callable[..., Result]
+
+
+def test_a_stream_comes_raw_and_whole(run: Run) -> None:
+    """The body is what was sent, still gzip, whatever its chunks; a clean end is an end."""
+    body = gzipped(100)
+    with HostileServer(answering(STREAM_HEAD, chunked(body, 7), LAST_CHUNK)) as server:
+        result = run(order_for(server.url()))
+    assert (result.verdict.outcome, result.verdict.status) == (Outcome.ENDED, 200)
+    assert result.raw == body
+    assert result.attempt.bytes_received == len(body)
+    assert result.attempt.stream is not None
+    assert (result.attempt.stream.host, result.attempt.stream.hops) == ("127.0.0.1", 0)
+
+
+def test_the_request_is_exactly_the_documented_one(run: Run) -> None:
+    """GET over HTTP/1.1 with the three documented headers, Host and User-Agent, and nothing else."""
+    with HostileServer(answering(head("503 Busy", "Content-Length: 0"))) as server:
+        run(order_for(server.url()))
+    line, *headers = server.requests[0].decode().rstrip("\r\n").split("\r\n")
+    assert line == "GET /api/1/stream/shop?maxConnections=1 HTTP/1.1"
+    assert sorted(headers) == sorted(
+        [
+            f"Host: 127.0.0.1:{server.port}",
+            "x-api-key: the-key",
+            "Authorization: Bearer the-token",
+            "Accept-Encoding: gzip",
+            f"User-Agent: livestream-collector/{__version__}",
+        ]
+    )
+
+
+@pytest.mark.parametrize("token", ["", "a b", "a\r\nX: y", "tökèn", "a\0"])
+def test_credentials_that_no_header_can_carry(token: str) -> None:
+    """Nothing is sent with a token that would break out of its header; the error does not show it."""
+    with selectors.DefaultSelector() as selector, pytest.raises(ConfigurationError) as raised:
+        Attempt(Connect(1, "http://127.0.0.1:9/", token, "key", (), 1.0, 0), options(), selector)
+    assert not token or token not in str(raised.value)
+
+
+STREAM = STREAM_HEAD + chunked(gzipped(3), 40) + LAST_CHUNK
+
+
+@pytest.mark.parametrize("rst", [False, True], ids=["FIN", "RST"])
+def test_a_cut_at_every_byte(run: Run, rst: bool) -> None:
+    """Cut in the head, a chunk size, the gzip header, a block, a record, a character: only whole
+    records come out, and only the whole stream counts as a clean end."""
+    status_line = STREAM.index(b"\r\n") + 2
+    step = 3 if rst else 1
+    cuts = list(range(0, len(STREAM), step))
+    scripts = [answering(STREAM[:cut], rst=rst) for cut in cuts]
+    with HostileServer(answering_in_turn(*scripts)) as server:
+        order = order_for(server.url())
+        for cut in cuts:
+            result = run(order)
+            lines = result.lines()
+            assert lines == records(3)[: len(lines)], cut
+            allowed = {Outcome.LOST} if cut >= status_line else {Outcome.NO_STATUS}
+            if rst:  # what was sent just before a RST may be lost with it
+                allowed = {Outcome.LOST, Outcome.NO_STATUS}
+            assert result.verdict.outcome in allowed, (cut, result.verdict)
+
+
+STATUSES = (201, 204, 304, 400, 401, 403, 404, 405, 406, 409, 418, 424, 429, 500, 502, 503, 505, 599)
+
+
+@pytest.mark.parametrize("status", STATUSES)
+def test_a_status_with_and_without_a_body(run: Run, status: int) -> None:
+    """Every status is reported with the words of its JSON body, where there are some."""
+    body = b'{"error_description":"because \xc3\xa9"}'
+    scripts = [
+        answering(head(f"{status} Text", f"Content-Length: {len(body)}"), body),
+        answering(head(f"{status} Text", "Transfer-Encoding: chunked"), chunked(body, 5), LAST_CHUNK),
+        answering(head(f"{status} Text", "Connection: close"), body),
+        answering(head(f"{status} Text", f"Content-Length: {len(body) + 9}"), body),
+        answering(head(f"{status} Text", "Connection: close"), b"<html>no</html>"),
+        answering(head(f"{status} Text", "Content-Length: 0")),
+    ]
+    has_body = status not in {204, 304}
+    with HostileServer(answering_in_turn(*scripts)) as server:
+        verdicts = [run(order_for(server.url())).verdict for _ in scripts]
+    assert {(v.outcome, v.status, v.retry_after_s) for v in verdicts} == {(Outcome.STATUS, status, None)}
+    words = ["because é" if has_body else ""] * 4 + ["", ""]
+    assert [v.error_description for v in verdicts] == words
+
+
+def test_retry_after_is_read(run: Run) -> None:
+    """The header comes through; its forms are tested where it is parsed."""
+    with HostileServer(answering(head("429 Slow", "Retry-After: 17", "Content-Length: 0"))) as server:
+        assert run(order_for(server.url())).verdict.retry_after_s == 17
+
+
+def test_an_endless_error_body_is_bounded(run: Run) -> None:
+    """No more than the limit of a body that is no stream is read."""
+
+    def script(peer: Peer) -> None:
+        peer.send(head("500 Error", "Connection: close"))
+        while not peer.stopping.is_set():
+            peer.send(b" " * 65536)
+
+    with HostileServer(script) as server:
+        verdict = run(order_for(server.url())).verdict
+    assert (verdict.outcome, verdict.status) == (Outcome.STATUS, 500)
+
+
+def test_a_slow_error_body_is_not_waited_for(run: Run) -> None:
+    """The status counts once the time for the answer is over, though its body never ends."""
+
+    def script(peer: Peer) -> None:
+        peer.send(head("409 Conflict", "Content-Length: 100") + b'{"message"')
+        peer.until_closed()
+
+    with HostileServer(script) as server:
+        verdict = run(order_for(server.url()), options(header_timeout_s=0.2)).verdict
+    assert (verdict.outcome, verdict.status) == (Outcome.STATUS, 409)
+
+
+def test_an_interim_response_is_no_answer(run: Run) -> None:
+    """A 103 before the 200 changes nothing."""
+    early = head("103 Early Hints", "Location: http://elsewhere/")
+    with HostileServer(answering(early, STREAM)) as server:
+        result = run(order_for(server.url()))
+    assert (result.verdict.outcome, result.lines()) == (Outcome.ENDED, records(3))
+
+
+# ---------------------------------------------------------------- nothing, slow, endless
+
+
+def test_nothing_listens(run: Run) -> None:
+    """Refused: nothing was reached."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    verdict = run(order_for(f"http://127.0.0.1:{port}/")).verdict
+    assert (verdict.outcome, verdict.status) == (Outcome.UNREACHED, 0)
+    assert "127.0.0.1" in verdict.detail
+
+
+def test_no_such_host(run: Run) -> None:
+    """A name that does not resolve: nothing was reached."""
+    assert run(order_for("https://stream.invalid/")).verdict.outcome is Outcome.UNREACHED
+
+
+def test_a_connection_that_is_never_accepted(run: Run) -> None:
+    """The connect timeout covers the TLS handshake: nothing was reached."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        order = order_for(f"https://127.0.0.1:{silent.getsockname()[1]}/")
+        result = run(order, options(connect_timeout_s=0.2))
+    assert result.verdict.outcome is Outcome.UNREACHED
+    assert result.elapsed_s < 2
+
+
+@pytest.mark.parametrize("rst", [False, True], ids=["FIN", "RST"])
+def test_a_tls_handshake_cut_short(run: Run, rst: bool) -> None:
+    """No byte of the request was sent: nothing was reached."""
+    with HostileServer(answering(rst=rst), read_request=False) as server:
+        assert run(order_for(server.url().replace("http:", "https:"))).verdict.outcome is Outcome.UNREACHED
+
+
+@pytest.mark.parametrize(
+    "answer", [b"", b"HTTP/1.", b"SSH-2.0-OpenSSH\r\n", b"HTTP/0.9 x\r\n\r\n", b"\0" * 50]
+)
+def test_no_status_line(run: Run, answer: bytes) -> None:
+    """The request was sent and what came back is no status: a stream may be held."""
+    with HostileServer(answering(answer)) as server:
+        assert run(order_for(server.url())).verdict.outcome is Outcome.NO_STATUS
+
+
+@pytest.mark.parametrize(
+    ("begin", "outcome"), [(b"HTTP/1.1 200 ", Outcome.NO_STATUS), (b"HTTP/1.1 200 OK\r\nX: ", Outcome.LOST)]
+)
+def test_slow_headers(run: Run, begin: bytes, outcome: Outcome) -> None:
+    """Bytes that trickle in do not extend the time for the answer."""
+
+    def script(peer: Peer) -> None:
+        peer.send(begin)
+        while not peer.stopping.wait(0.02):
+            peer.send(b"x")
+
+    with HostileServer(script) as server:
+        result = run(order_for(server.url()), options(header_timeout_s=0.3))
+    assert result.verdict.outcome is outcome
+    assert "0.3 s" in result.verdict.detail
+    assert 0.3 <= result.elapsed_s < 2
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome"),
+    [("200 OK", Outcome.LOST), ("409 Conflict", Outcome.STATUS), ("302 Found", Outcome.REDIRECT)],
+)
+def test_endless_headers(run: Run, status: str, outcome: Outcome) -> None:
+    """Headers are taken to their limit, no further."""
+
+    def script(peer: Peer) -> None:
+        peer.send(f"HTTP/1.1 {status}\r\n".encode())
+        while not peer.stopping.is_set():
+            peer.send(b"X-Filler: " + b"y" * 1000 + b"\r\n")
+
+    with HostileServer(script) as server:
+        verdict = run(order_for(server.url())).verdict
+    assert verdict.outcome is outcome
+    assert outcome is Outcome.STATUS or "65536 bytes of headers" in verdict.detail
+
+
+def test_silence_is_a_stall_after_the_idle_time(run: Run) -> None:
+    """Counted from the last byte; before the 200 it is not the idle time that counts."""
+
+    def script(peer: Peer) -> None:
+        peer.send(STREAM_HEAD)
+        for _ in range(5):
+            peer.stopping.wait(0.1)
+            peer.send(chunked(b"\n"))
+        peer.until_closed()
+
+    with HostileServer(script) as server:
+        result = run(order_for(server.url(), idle_timeout_s=0.3))
+    assert (result.verdict.outcome, result.verdict.status) == (Outcome.STALLED, 200)
+    assert result.raw == b"\n" * 5
+    assert result.elapsed_s >= 0.8
+
+
+# ---------------------------------------------------------------- pause, close
+
+
+def test_a_paused_stream_is_not_read_and_not_stalled() -> None:
+    """While paused nothing is taken and no idle time runs; afterwards everything comes."""
+    body = gzip.compress(bytes(range(256)) * 40_000, 0)
+    with (
+        HostileServer(answering(STREAM_HEAD, chunked(body, 65536), LAST_CHUNK)) as server,
+        selectors.DefaultSelector() as selector,
+    ):
+        attempt = Attempt(order_for(server.url(), idle_timeout_s=0.2), options(), selector)
+        raw = drive(attempt, selector, lambda: attempt.bytes_received > 0)
+        attempt.pause()
+        attempt.pause()
+        taken = attempt.bytes_received
+        assert attempt.deadline is None
+        until = time.monotonic() + 0.4
+        while (left := until - time.monotonic()) > 0:
+            assert selector.select(left) == []
+            attempt.tick(time.monotonic())
+        assert (attempt.verdict, attempt.bytes_received) == (None, taken)
+        attempt.resume()
+        raw += drive(attempt, selector, lambda: attempt.verdict is not None)
+    assert attempt.verdict is not None
+    assert attempt.verdict.outcome is Outcome.ENDED
+    assert raw == body
+    assert taken < len(body)
+
+
+@pytest.mark.parametrize("paused", [False, True])
+def test_closing_closes_the_socket_at_once(paused: bool) -> None:
+    """The service sees the end of the connection, and the verdict is the one given."""
+    seen: list[float] = []
+
+    def script(peer: Peer) -> None:
+        peer.send(STREAM_HEAD)
+        peer.until_closed()
+        seen.append(time.monotonic())
+
+    with HostileServer(script) as server, selectors.DefaultSelector() as selector:
+        attempt = Attempt(order_for(server.url()), options(), selector)
+        drive(attempt, selector, lambda: attempt.stream is not None)
+        if paused:
+            attempt.pause()
+        attempt.close(DRAINED)
+        closed = time.monotonic()
+        attempt.close(DRAINED)
+        attempt.resume()
+        while not seen:
+            assert time.monotonic() < closed + 5
+            time.sleep(0.005)
+    assert attempt.verdict is DRAINED
+    assert seen[0] - closed < 1
+
+
+def test_a_silent_stream_costs_nothing() -> None:
+    """An open, silent connection wakes the loop for its own deadline only, also by host name."""
+
+    def script(peer: Peer) -> None:
+        peer.send(STREAM_HEAD)
+        peer.until_closed()
+
+    with HostileServer(script) as server, selectors.DefaultSelector() as selector:
+        url = server.url().replace("127.0.0.1", "localhost")
+        attempt = Attempt(order_for(url, idle_timeout_s=60), options(), selector)
+        drive(attempt, selector, lambda: attempt.stream is not None)
+        until, wakes = time.monotonic() + 0.5, 0
+        while (now := time.monotonic()) < until:
+            deadline = until if attempt.deadline is None else min(until, attempt.deadline)
+            for key, events in selector.select(max(0.0, deadline - now)):
+                key.data(events)
+            attempt.tick(time.monotonic())
+            wakes += 1
+        attempt.close(DRAINED)
+    assert wakes < 20
