@@ -19,7 +19,7 @@ from typing import Any, Final
 import msgspec
 
 from collector.core.messages import Accepted, Block, SegmentFailed, SegmentGranted, SegmentWanted
-from collector.errors import NoSpaceError
+from collector.errors import NoSpaceError, StorageError
 from collector.storage.journal import JournalWriter
 
 MAX_UNSYNCED_BYTES: Final = 64 * 1024 * 1024
@@ -148,6 +148,8 @@ class BlockWriter:
                 self._journal.add_segment(granted.segment, granted.recycled)
             except NoSpaceError as error:
                 return str(error)
+            except FileNotFoundError as error:
+                raise StorageError(f"segment {granted.segment} cannot be made: {error}") from error
             return ""
 
         def on_made(reason: str) -> None:

@@ -105,7 +105,7 @@ class Reader:
         self._writer.flush(now)
         if self._progress_at <= now:
             self._progress_at = now + PROGRESS_INTERVAL_S
-            self._send(self._session.progress(now) if self._session else NO_CONNECTION)
+            self._send(self._session.progress() if self._session else NO_CONNECTION)
 
     def _is_done(self) -> bool:
         """What has no room in the journal now was never accepted."""

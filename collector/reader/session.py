@@ -103,21 +103,21 @@ class Session:
         self._intake.pump(now, lambda: self._writer.has_room)
         if self._text.fault:
             self.close(Verdict(Outcome.LOST, escaped(self._text.fault), 0 if self._is_file else 200))
-        self._pause_or_resume(now)
-        return self._source.verdict is not None and self._settle(self._source.verdict, now)
+        self._pause_or_resume()
+        return self._source.verdict is not None and self._settle(self._source.verdict)
 
     def close(self, verdict: Verdict = DRAINED) -> None:
         """Close the connection now, unless it is over already; what came is still taken."""
         self._source.close(verdict)
 
-    def progress(self, now: float) -> Progress:
+    def progress(self) -> Progress:
         return Progress(
             connection=self._connection,
             bytes_received=self._source.bytes_received,
             records=self._intake.records,
             paused=self._paused,
             last_byte_us=self._last_byte_us,
-            held_us=self._held_us(now),
+            held_us=self._held_us(),
         )
 
     def _report_opening(self, now: float) -> None:
@@ -134,7 +134,7 @@ class Session:
             self._first_byte_us = self._first_byte_us or self._last_byte_us
             self._text.push(raw)
 
-    def _pause_or_resume(self, now: float) -> None:
+    def _pause_or_resume(self) -> None:
         has_room = self._writer.has_room
         if has_room and self._text.waiting_bytes <= MAX_WAITING_BYTES:
             self._source.resume()
@@ -142,11 +142,11 @@ class Session:
             self._source.pause()
         if self._paused is has_room:
             self._paused = not has_room
-            self._send(self.progress(now))
+            self._send(self.progress())
 
-    def _settle(self, verdict: Verdict, now: float) -> bool:
+    def _settle(self, verdict: Verdict) -> bool:
         if self._end is None:
-            self._end = self._closed(verdict, now)
+            self._end = self._closed(verdict)
         if self._text.pending:
             return False
         if not self._finished:
@@ -166,7 +166,7 @@ class Session:
         cut_bytes = self._intake.finish(last_is_record=last_is_record)
         self._end = msgspec.structs.replace(end, cut_bytes=cut_bytes, records=self._intake.records)
 
-    def _closed(self, verdict: Verdict, now: float) -> Closed:
+    def _closed(self, verdict: Verdict) -> Closed:
         """The connection is closed at this moment, whatever is still to be written."""
         return Closed(
             connection=self._connection,
@@ -179,13 +179,13 @@ class Session:
             opened_at_us=self._opened_at_us,
             first_byte_us=self._first_byte_us,
             bytes_received=self._source.bytes_received,
-            held_us=self._held_us(now),
+            held_us=self._held_us(),
         )
 
-    def _held_us(self, now: float) -> int:
+    def _held_us(self) -> int:
         if self._end is not None:
             return self._end.held_us
-        elapsed_s = 0.0 if self._opened is None else now - self._opened
+        elapsed_s = 0.0 if self._opened is None else time.monotonic() - self._opened
         return self._held_before_us + round(elapsed_s * 1_000_000)
 
     def _sealed(self, frame: Frame, flags: BlockFlag) -> Sealed:
@@ -195,7 +195,7 @@ class Session:
             connection=self._connection,
             flags=flags | self._flags,
             collected_at_us=wall_clock_us(),
-            held_us=self._held_us(time.monotonic()),
+            held_us=self._held_us(),
         )
 
 
