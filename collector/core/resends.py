@@ -1,0 +1,196 @@
+"""Which hits were already taken: claims of uncommitted batches in memory, committed ids behind a seam.
+
+Runs in the coordinator as pure code. Invariant: of all hits with one id within the window exactly one
+is kept, the first to ask, and asking again for the same block and line gives the same answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+U64: TypeAlias = NDArray[np.uint64]
+Mask: TypeAlias = NDArray[np.bool_]
+
+SLOTS: Final = 8
+"""Ids in a bucket: their keys fill one cache line."""
+
+FULLEST: Final = 0.6
+"""Of all slots. Above it too many buckets overflow into the next one (Poisson: 1 in 9)."""
+
+_FIRST_BUCKETS: Final = 1 << 10
+
+# The 64-bit finalizer of MurmurHash3 in Stafford's variant 13, as in SplitMix64: a bijection.
+_SHIFTS: Final = (np.uint64(30), np.uint64(27), np.uint64(31))
+_FACTORS: Final = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
+
+
+def _mix(value: U64) -> U64:
+    value = (value ^ (value >> _SHIFTS[0])) * _FACTORS[0]
+    value = (value ^ (value >> _SHIFTS[1])) * _FACTORS[1]
+    return value ^ (value >> _SHIFTS[2])
+
+
+def key_of(high: U64, low: U64) -> U64:
+    """A uniform key: (key, low) names the same id as (high, low), one to one."""
+    return _mix(high ^ _mix(low))
+
+
+class Runs(Protocol):
+    """The ids of committed batches, as far back as the window reaches."""
+
+    def contains(self, key: U64, low: U64) -> Mask: ...
+
+
+class Claims:
+    """The ids kept of one uncommitted batch, each with its owner: the block and line that keep it.
+
+    A hash table of buckets in arrays. A full bucket overflows into the next one, so a bucket with room
+    ends the search.
+    """
+
+    def __init__(self, room_for: int = 0) -> None:
+        buckets = _FIRST_BUCKETS
+        while room_for > buckets * SLOTS * FULLEST:
+            buckets *= 2
+        self._make(buckets)
+
+    def _make(self, buckets: int) -> None:
+        self._mask = np.int64(buckets - 1)
+        self._shift = np.uint64(64 - (buckets - 1).bit_length())
+        self._keys = np.zeros((buckets, SLOTS), np.uint64)
+        self._lows = np.zeros((buckets, SLOTS), np.uint64)
+        self._owners = np.zeros((buckets, SLOTS), np.uint64)
+        self._used = np.zeros(buckets, np.int64)
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def owners(self, key: U64, low: U64) -> U64:
+        """*Shape*: n; 0 where nobody owns the id."""
+        found = np.zeros(len(key), np.uint64)
+        bucket = (key >> self._shift).astype(np.int64)
+        at: NDArray[np.int64] | slice = slice(None)
+        while len(key):
+            match = (self._keys[bucket] == key[:, None]) & (self._lows[bucket] == low[:, None])
+            slot = match.argmax(axis=1)
+            hit = match[np.arange(len(slot)), slot]
+            if hit.any():
+                found[at] = np.where(hit, self._owners[bucket, slot], 0)
+            onward = np.flatnonzero(~hit & (self._used[bucket] == SLOTS))
+            at = onward if isinstance(at, slice) else at[onward]
+            key, low, bucket = key[onward], low[onward], (bucket[onward] + 1) & self._mask
+        return found
+
+    def add(self, key: U64, low: U64, owner: U64) -> Mask:
+        """Claim ids that nobody owns yet. Marks repeats of an id in this call: the first one keeps it."""
+        order, repeat = _in_order(key, low)
+        if repeat.any():
+            order = order[~repeat[order]]
+        if self._count + len(order) > self._keys.size * FULLEST:
+            self._grow(self._count + len(order))
+        self._insert(key[order], low[order], owner[order])
+        return repeat
+
+    def _insert(self, key: U64, low: U64, owner: U64) -> None:
+        """Ascending by key, without repeats."""
+        self._count += len(key)
+        bucket = (key >> self._shift).astype(np.int64)
+        while len(key):
+            slot = self._used[bucket] + np.arange(len(bucket)) - np.searchsorted(bucket, bucket)
+            fits = slot < SLOTS
+            in_bucket, in_slot = bucket[fits], slot[fits]
+            self._keys[in_bucket, in_slot] = key[fits]
+            self._lows[in_bucket, in_slot] = low[fits]
+            self._owners[in_bucket, in_slot] = owner[fits]
+            self._used[in_bucket] = in_slot + 1  # of equal buckets the last assignment holds
+            onward = np.flatnonzero(~fits)
+            bucket = (bucket[onward] + 1) & self._mask
+            onward, bucket = onward[order := bucket.argsort(kind="stable")], bucket[order]
+            key, low, owner = key[onward], low[onward], owner[onward]
+
+    def _grow(self, room_for: int) -> None:
+        taken = self._owners != 0
+        key, low, owner = self._keys[taken], self._lows[taken], self._owners[taken]
+        order = key.argsort(kind="stable")
+        buckets = len(self._used)
+        while room_for > buckets * SLOTS * FULLEST:
+            buckets *= 2
+        self._make(buckets)
+        self._insert(key[order], low[order], owner[order])
+
+
+def _in_order(key: U64, low: U64) -> tuple[NDArray[np.int64], Mask]:
+    """Positions ascending by key, and which ones repeat an id of an earlier position."""
+    order = key.argsort(kind="stable")
+    repeat = np.zeros(len(key), np.bool_)
+    ordered = key[order]
+    if (ordered[1:] == ordered[:-1]).any():
+        order = np.lexsort((low, key))
+        same = (key[order[1:]] == key[order[:-1]]) & (low[order[1:]] == low[order[:-1]])
+        repeat[order[1:][same]] = True
+    return order, repeat
+
+
+def owner_of(seq: int, lines: NDArray[np.int32]) -> U64:
+    """Never 0; tells all lines of 2**32 consecutive blocks apart."""
+    return (lines.astype(np.uint64) + np.uint64(1)) | np.uint64((seq & 0xFFFFFFFF) << 32)
+
+
+class ResendIndex:
+    """Answers the claims of uncommitted blocks.
+
+    After a commit, the batch's runs must be in ``runs`` before ``drop_batch``.
+    """
+
+    def __init__(self, runs: Runs) -> None:
+        self._runs = runs
+        self._claims: dict[int, Claims] = {}
+        self._last_count = 0
+
+    @property
+    def held(self) -> int:
+        """Ids claimed by uncommitted batches."""
+        return sum(map(len, self._claims.values()))
+
+    def answer(
+        self, batch: int, seq: int, high: U64, low: U64, lines: NDArray[np.int32]
+    ) -> NDArray[np.uint32]:
+        """Which of a block's hits are resends.
+
+        *Shape*: ``high``, ``low``, ``lines`` of n each, by line; gives ascending positions in them.
+        """
+        key, owner = key_of(high, low), owner_of(seq, lines)
+        if batch not in self._claims:
+            self._claims[batch] = Claims(room_for=self._last_count)
+        resend, kept = self._claimed(self._claims.values(), key, low, owner)
+        unknown = np.flatnonzero(~(resend | kept))
+        resend[unknown[self._runs.contains(key[unknown], low[unknown])]] = True
+        new = unknown[~resend[unknown]]
+        resend[new[self._claims[batch].add(key[new], low[new], owner[new])]] = True
+        return np.flatnonzero(resend).astype(np.uint32)
+
+    @staticmethod
+    def _claimed(tables: Iterable[Claims], key: U64, low: U64, owner: U64) -> tuple[Mask, Mask]:
+        """Whose ids somebody else owns, and who owns its id itself."""
+        resend = np.zeros(len(key), np.bool_)
+        kept = np.zeros(len(key), np.bool_)
+        for claims in tables:
+            owners = claims.owners(key, low)
+            resend |= (owners != 0) & (owners != owner)
+            kept |= owners == owner
+        return resend, kept
+
+    def drop_batch(self, batch: int) -> None:
+        """It is committed: its ids are in the runs now."""
+        claims = self._claims.pop(batch, None)
+        if claims is not None:
+            self._last_count = len(claims)
+
+    def void(self) -> None:
+        """Every uncommitted block runs again from nothing."""
+        self._claims.clear()
