@@ -257,6 +257,7 @@ class Simulator:
             self._slots.end(slot, request.closed_s, abrupt=how != How.CLEAN, acknowledged=acknowledged)
             held.ended.set()
         if how in tuple(How):
+            await wire.send(stream.tail)
             await _break(wire, How(how))
 
     async def _until_ended(self, wire: Wire, held: _Held, rule: Rule) -> How | str:
@@ -305,7 +306,8 @@ async def _stream(wire: Wire, stream: Stream, rule: Rule) -> How:
         how = How.RST if rule.cut is UNSET else rule.cut.how
     else:
         how = await stream.run()
-    await wire.drain()
+    if how is not How.CLEAN:  # the client is to have all that was meant to come before the cut
+        await wire.drain()
     return how
 
 

@@ -95,6 +95,8 @@ class Stream:
         self._hits = 0
         self._wake = asyncio.Event()
         self._ending = False
+        self.tail = b""
+        """What a clean end has still to send, once the slot is free: its reader may be back at once."""
 
     def end(self) -> None:
         """Ask for a clean end at the next record border."""
@@ -120,6 +122,8 @@ class Stream:
             for effect in [effect for effect in self._effects if self._is_due(effect)]:
                 self._effects.remove(effect)
                 await self._do(effect)
+            if self._ending:
+                break
             count = self._sendable()
             if count:
                 await self._send_batch(count)
@@ -127,7 +131,7 @@ class Stream:
                 await self._write(self._encoder.write(_LINE_END))
             else:
                 await self._pause(self._nap_s())
-        await self._finish()
+        self._finish()
 
     def _is_due(self, effect: Effect) -> bool:
         by_bytes = isinstance(effect, Cut) and effect.after_bytes is not UNSET
@@ -218,7 +222,7 @@ class Stream:
             await self._write_part_of_next(inside_gzip=cut.where == "mid-gzip")
         if cut.how is not How.CLEAN:
             raise _Ended(cut.how)
-        await self._finish(whole=cut.where != "mid-gzip")
+        self._finish(whole=cut.where != "mid-gzip")
         raise _Ended(How.CLEAN)
 
     async def _write_part_of_next(self, *, inside_gzip: bool) -> None:
@@ -229,9 +233,8 @@ class Stream:
         data = self._encoder.write(lines[0])
         await self._write(data[: len(data) // 2])
 
-    async def _finish(self, *, whole: bool = True) -> None:
-        data = self._chunked(self._encoder.end_member()) if whole else b""
-        await self._wire.send(data + _LAST_CHUNK)
+    def _finish(self, *, whole: bool = True) -> None:
+        self.tail = (self._chunked(self._encoder.end_member()) if whole else b"") + _LAST_CHUNK
 
     def _is_silent(self) -> bool:
         period_s = self._settings.heartbeat_s

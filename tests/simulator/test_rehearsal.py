@@ -1,0 +1,506 @@
+"""Every scenario action on real sockets, the record of requests, the control endpoint and the command."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import zlib
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+import uvloop
+from livestream_client import Client, ask, connect, refused, until
+
+from collector.simulator.requestlog import Request, floor_violations, held_together
+from collector.simulator.scenario import parse
+from collector.simulator.server import Simulator
+from collector.simulator.settings import Resume, SimulatorSettings
+
+
+def play(scenario: str, scene: Callable[[Simulator], Awaitable[None]], **settings: Any) -> None:
+    base = {"hits_per_second": 0, "total": 50, "ghost_s": 0.05, "rules": parse(scenario).rules}
+
+    async def main() -> None:
+        async with Simulator(SimulatorSettings(**base | settings)) as service:
+            await scene(service)
+
+    uvloop.run(main())
+
+
+async def again(service: Simulator) -> Client:
+    """The next connection, after the ghost."""
+    await until(lambda: not service.holding)
+    await asyncio.sleep(service.settings.ghost_s + 0.01)
+    return await ask(service.url)
+
+
+def test_answers_as_told() -> None:
+    """A status with body and headers, for the requests it names only."""
+    scenario = """
+    [[rule]]
+    requests = "1"
+    [rule.answer]
+    status = 503
+    body = '{"error_description": "by hand"}'
+    headers = {Retry-After = "120", X-Odd = "a b"}
+    """
+
+    async def scene(service: Simulator) -> None:
+        client = await ask(service.url)
+        assert (client.status, client.headers["retry-after"], client.headers["x-odd"]) == (503, "120", "a b")
+        assert await client.json() == {"error_description": "by hand"}
+        await client.close()
+        second = await (await ask(service.url)).hits(50)
+        await second.close()
+
+    play(scenario, scene)
+
+
+def test_200_that_is_not_gzip() -> None:
+    """A 200 with a page for people in it."""
+    scenario = "[[rule]]\nanswer = {status = 200, body = '<html>', headers = {Content-Encoding = 'gzip'}}"
+
+    async def scene(service: Simulator) -> None:
+        client = await ask(service.url)
+        assert (client.status, client.headers["content-encoding"]) == (200, "gzip")
+        assert await client.reader.read() == b"<html>"
+        await client.close()
+
+    play(scenario, scene)
+
+
+@pytest.mark.parametrize("location", ["https://elsewhere.example/x?y", "file:///etc/passwd", "", None])
+def test_redirects_verbatim(location: str | None) -> None:
+    """``Location`` is sent as it stands, or not at all."""
+    scenario = "[[rule]]\nredirect = {" + ("" if location is None else f"location = '{location}'") + "}"
+
+    async def scene(service: Simulator) -> None:
+        client = await connect(service.url)
+        await client.get(service.url)
+        head = (await client.reader.readuntil(b"\r\n\r\n")).decode()
+        assert head.startswith("HTTP/1.1 302 ")
+        assert ("Location: " in head) == (location is not None)
+        assert f"Location: {location}\r\n" in head or location is None
+        await client.close()
+
+    play(scenario, scene)
+
+
+@pytest.mark.parametrize("how", ["rst", "fin", "clean"])
+@pytest.mark.parametrize("where", ["record", "mid-record", "mid-gzip"])
+def test_cuts_after_hits(how: str, where: str) -> None:
+    """The stream ends after exactly that many hits, how and where it was told, and goes on there."""
+    scenario = f"[[rule]]\nrequests = '1'\n[rule.cut]\nafter_hits = 20\nhow = '{how}'\nwhere = '{where}'"
+
+    async def scene(service: Simulator) -> None:
+        first = await (await ask(service.url)).to_end()
+        assert first.ended == how
+        assert first.indices() == list(range(20))
+        assert first.text.endswith(b"\r\n") == (
+            where == "record" or (where == "mid-gzip" and first.text[-1:] == b"\n")
+        )
+        assert first.inside_member == (how != "clean" or where == "mid-gzip")
+        await first.close()
+        second = await (await again(service)).hits(30)
+        assert second.indices() == list(range(20, 50))
+        await second.close()
+        assert service.requests[0].ended == f"server {how}"
+        assert (service.requests[0].first_hit, service.requests[0].last_hit) == (0, 19)
+
+    play(scenario, scene, resume=Resume.EXACT)
+
+
+def test_mid_record_is_inside_the_next_record() -> None:
+    """What stands behind the last whole record is the first half of the next."""
+    scenario = "[[rule]]\nrequests = '1'\ncut = {after_hits = 3, where = 'mid-record', how = 'fin'}"
+
+    async def scene(service: Simulator) -> None:
+        first = await (await ask(service.url)).to_end()
+        tail = first.text.rpartition(b"\n")[2]
+        following = service.source.lines(3, 1)[0]
+        assert tail
+        assert following.startswith(tail)
+        assert len(tail) == len(following) // 2
+        await first.close()
+
+    play(scenario, scene)
+
+
+@pytest.mark.parametrize("how", ["rst", "fin"])
+@pytest.mark.parametrize("after_bytes", [0, 1, 30, 250, 260, 400, 1500])
+def test_cuts_after_bytes(how: str, after_bytes: int) -> None:
+    """The response ends at exactly that byte, in the headers too; a stream's hits come again."""
+    scenario = f"[[rule]]\nrequests = '1'\ncut = {{after_bytes = {after_bytes}, how = '{how}'}}"
+
+    async def scene(service: Simulator) -> None:
+        client = await connect(service.url)
+        await client.get(service.url)
+        data = b""
+        try:
+            while more := await client.reader.read(65536):
+                data += more
+            ended = "fin"
+        except ConnectionResetError:
+            ended = "rst"
+            data = data or client.reader._buffer
+        assert ended == how
+        assert len(data) == after_bytes
+        await client.close()
+        second = await (await again(service)).hits(50)
+        assert second.indices() == list(range(50))
+        await second.close()
+        assert service.requests[0].sent_bytes == after_bytes
+
+    play(scenario, scene)
+
+
+def test_cuts_a_refusal_too() -> None:
+    """A scripted answer can be cut short."""
+    scenario = "[[rule]]\nanswer = {status = 503, body = 'long'}\ncut = {after_bytes = 12, how = 'fin'}"
+
+    async def scene(service: Simulator) -> None:
+        client = await connect(service.url)
+        await client.get(service.url)
+        assert await client.reader.read() == b"HTTP/1.1 503"
+        await client.close()
+
+    play(scenario, scene)
+
+
+def test_cuts_by_time() -> None:
+    """``after_s`` counts from the stream's opening."""
+    scenario = "[[rule]]\nrequests = '1'\ncut = {after_s = 0.3, how = 'clean'}"
+
+    async def scene(service: Simulator) -> None:
+        client = await (await ask(service.url)).to_end()
+        assert client.ended == "clean"
+        request = service.requests[0]
+        assert 0.3 <= request.closed_s - request.opened_s < 3
+        await client.close()
+
+    play(scenario, scene)
+
+
+def test_rules_by_time() -> None:
+    """A rule holds for its time since the start only."""
+    scenario = "[[rule]]\nuntil_s = 0.4\nanswer = {status = 500}"
+
+    async def scene(service: Simulator) -> None:
+        client = await ask(service.url)
+        assert client.status == 500
+        await client.close()
+        await asyncio.sleep(0.45)
+        client = await ask(service.url)
+        assert client.status == 200
+        await client.close()
+
+    play(scenario, scene)
+
+
+def test_stalls() -> None:
+    """A stall sends nothing, no empty line either, and then goes on."""
+    scenario = "[[rule]]\nstall = {after_hits = 10, for_s = 0.4}"
+
+    async def scene(service: Simulator) -> None:
+        client = await (await ask(service.url)).hits(10)
+        start_s = time.monotonic()
+        await client.until(lambda it: len(it.lines) > 10)
+        assert time.monotonic() - start_s > 0.3
+        await client.hits(50)
+        assert client.indices() == list(range(50))
+        await client.close()
+
+    play(scenario, scene, heartbeat_s=0.05)
+
+
+def test_stalls_for_ever_and_can_still_be_cut() -> None:
+    """An endless stall ends with the connection; a clean end works even then."""
+
+    async def scene(service: Simulator) -> None:
+        client = await (await ask(service.url)).hits(10)
+        await service.cut("clean")
+        assert (await client.to_end()).ended == "clean"
+        assert len(client.records) == 10
+        await client.close()
+
+    play("[[rule]]\nstall = {after_hits = 10}", scene)
+
+
+def test_trickles() -> None:
+    """One byte at a time, at its rate, for its time."""
+    scenario = "[[rule]]\ntrickle = {after_hits = 10, bytes_per_second = 50, for_s = 0.5}"
+
+    async def scene(service: Simulator) -> None:
+        client = await (await ask(service.url)).hits(10)
+        before = service.requests[0]
+        start_s = time.monotonic()
+        sizes = []
+        while time.monotonic() - start_s < 0.3:
+            sizes.append(len(await client.reader.read(65536)))
+        assert set(sizes) == {1}
+        assert 5 <= len(sizes) <= 16
+        assert before.ended is None
+        await client.close()
+
+    play(scenario, scene)
+
+
+def test_slow_headers() -> None:
+    """The headers take their delay and their rate, the stream behind them does not."""
+    scenario = "[[rule]]\nslow_headers = {delay_s = 0.2, bytes_per_second = 1000}"
+
+    async def scene(service: Simulator) -> None:
+        start_s = time.monotonic()
+        client = await ask(service.url)
+        taken_s = time.monotonic() - start_s
+        assert taken_s > 0.2 + len(client.head) / 1000
+        assert len((await client.hits(50)).records) == 50
+        await client.close()
+
+    play(scenario, scene)
+
+
+def test_endless_headers() -> None:
+    """Header lines go on and on until the client leaves."""
+
+    async def scene(service: Simulator) -> None:
+        client = await connect(service.url)
+        await client.get(service.url)
+        data = await client.reader.readexactly(5000)
+        assert b"\r\n\r\n" not in data
+        assert data.count(b"X-Padding-") > 10
+        await client.close()
+
+    play("[[rule]]\nslow_headers = {endless = true}", scene)
+
+
+def test_bad_crc() -> None:
+    """The first member ends with a wrong CRC, and the stream goes on behind it."""
+
+    async def scene(service: Simulator) -> None:
+        client = await ask(service.url)
+        with pytest.raises(zlib.error, match="incorrect data check"):
+            await client.to_end()
+        assert client.indices() == list(range(10)) or len(client.records) == 0
+        await client.close()
+
+    play("[[rule]]\nbad_gzip = {after_hits = 10}", scene)
+
+
+def test_garbage_in_gzip() -> None:
+    """Random bytes in the gzip stream, and what follows cannot be read."""
+
+    async def scene(service: Simulator) -> None:
+        client = await ask(service.url)
+        found = b""
+        try:
+            await client.hits(50)
+        except zlib.error:
+            found = b"broken"
+        assert found or client.indices() != list(range(50))
+        await client.close()
+
+    play("[[rule]]\nbad_gzip = {after_hits = 10, kind = 'garbage'}", scene)
+
+
+@pytest.mark.parametrize("empty", [False, True])
+@pytest.mark.parametrize("inside_record", [False, True])
+def test_several_members(empty: bool, inside_record: bool) -> None:
+    """Member after member, empty ones and borders inside records too; not a hit differs."""
+    rule = f"{{every_hits = 10, empty = {str(empty).lower()}, inside_record = {str(inside_record).lower()}}}"
+
+    async def scene(service: Simulator) -> None:
+        client = await (await ask(service.url)).hits(45)
+        assert client.indices() == list(range(45))
+        assert client.members == (9 if empty else 5)
+        await client.close()
+
+    play(f"[[rule]]\nmembers = {rule}", scene, total=45)
+
+
+def test_resend_storm() -> None:
+    """The last hits come again, several times, and then the stream goes on."""
+
+    async def scene(service: Simulator) -> None:
+        client = await (await ask(service.url)).hits(80)
+        expected = [*range(20), *list(range(10, 20)) * 3, *range(20, 50)]
+        assert client.indices() == expected
+        assert service.hits_sent == 50
+        assert service.requests[0].hits == 80
+        await client.close()
+
+    play("[[rule]]\nresend = {after_hits = 20, last = 10, times = 3}", scene)
+
+
+def test_rules_for_the_token_endpoint() -> None:
+    """The token endpoint has rules and numbers of its own."""
+    scenario = "[[rule]]\nendpoint = 'token'\nrequests = '1'\nanswer = {status = 500}"
+
+    async def scene(service: Simulator) -> None:
+        client = await ask(service.url)
+        assert client.status == 200
+        await client.close()
+        assert [
+            (await ask_token(service)).status,
+            (await ask_token(service)).status,
+        ] == [500, 400]
+
+    async def ask_token(service: Simulator) -> Client:
+        client = await ask(service.token_url, method="POST", body="a=b")
+        await client.close()
+        return client
+
+    play(scenario, scene)
+
+
+# ---------------------------------------------------------------- the record of requests
+
+
+def test_record_says_what_happened(tmp_path) -> None:
+    """Each request is in memory and in the file, with its times, its end, its hits and no secret."""
+    path = tmp_path / "requests.jsonl"
+
+    async def scene(service: Simulator) -> None:
+        assert (await refused(service.url, Authorization="Bearer wrong-canary"))[0] == 401
+        client = await (await ask(service.url + "?maxConnections=1", User_Agent="collector/1")).hits(50)
+        await client.close()
+        await until(lambda: not service.holding)
+        refusal, stream = service.requests
+        assert (refusal.status, refusal.is_stream, refusal.ended) == (401, False, "answered")
+        assert "token" in refusal.description
+        assert (stream.number, stream.status, stream.slot, stream.hits, stream.last_hit) == (
+            2,
+            200,
+            0,
+            50,
+            49,
+        )
+        assert refusal.at_s < stream.at_s <= stream.opened_s < stream.closed_s
+        assert (stream.ended, stream.query) == ("client closed", "maxConnections=1")
+        assert stream.headers["user-agent"] == "collector/1"
+        assert set(stream.secrets) == {"authorization", "x-api-key"}
+        assert abs(stream.at_wall_s - time.time()) < 10
+        assert stream.sent_bytes > len(client.body)
+
+    play("", scene, log=path)
+    text = path.read_text()
+    assert "canary" not in text
+    assert "simulator-token" not in text
+    assert "simulator-key" not in text
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert [(it["event"], it["number"]) for it in lines] == [
+        ("answered", 1),
+        ("ended", 1),
+        ("answered", 2),
+        ("ended", 2),
+    ]
+    assert lines[3]["hits"] == 50
+
+
+def _request(at_s: float, opened_s: float | None = None, closed_s: float | None = None) -> Request:
+    request = Request(1, "stream", at_s, 0.0, 1, "GET", "/", "", {}, ())
+    request.opened_s, request.closed_s = opened_s, closed_s
+    return request
+
+
+def test_judges_the_floor() -> None:
+    """A request within ``wait_s`` of a stream's end is a violation; a refusal holds nothing."""
+    first, early, fine = _request(0, 0, 100), _request(159.9), _request(160)
+    assert floor_violations([fine, early, first], 60) == [(first, early, pytest.approx(59.9))]
+    assert floor_violations([first, fine], 60) == []
+
+
+def test_judges_two_at_once() -> None:
+    """Two streams open at the same time are seen, one after the other is not."""
+    first, beside, after = _request(0, 0, 100), _request(50, 50, 60), _request(200, 200)
+    assert held_together([first, beside, after]) == [(first, beside)]
+    assert [second for _, second, _ in floor_violations([first, beside, after], 60)] == [beside]
+
+
+# ---------------------------------------------------------------- from another process
+
+
+async def control(service: Simulator, path: str, method: str = "GET") -> tuple[int, Any]:
+    client = await ask(service.control_url + path, method=method)
+    body = await client.json()
+    await client.close()
+    return client.status, body
+
+
+def test_control_tells_and_cuts() -> None:
+    """Another process can ask for the state and force a disconnect."""
+
+    async def scene(service: Simulator) -> None:
+        client = await (await ask(service.url)).hits(50)
+        status, state = await control(service, "/state")
+        assert (status, state["sent"], state["holding"], len(state["requests"])) == (200, 50, 1, 1)
+        assert state["timeline"]["start_s"] == 1_795_000_000
+        assert await control(service, "/cut?how=fin", "POST") == (200, {"cut": 1})
+        assert (await client.to_end()).ended == "fin"
+        await client.close()
+        assert (await control(service, "/cut?how=axe", "POST"))[0] == 400
+        assert (await control(service, "/other"))[0] == 404
+        assert len(service.requests) == 1
+
+    play("", scene, control=True, start_s=1_795_000_000)
+
+
+def test_control_is_off_unless_asked_for() -> None:
+    """Without ``control`` there is no such path."""
+
+    async def scene(service: Simulator) -> None:
+        assert (await control(service, "/state"))[0] == 404
+
+    play("", scene)
+
+
+def test_closing_with_open_streams_leaves_nothing() -> None:
+    """``close`` ends what is open and leaves no task behind; warnings are errors here."""
+
+    async def scene(service: Simulator) -> None:
+        clients = [await ask(service.url + "?maxConnections=2") for _ in range(2)]
+        await service.close()
+        await service.close()
+        for client in clients:
+            await client.to_end()
+            await client.close()
+        assert len(asyncio.all_tasks()) == 1
+        assert {it.ended for it in service.requests} == {"simulator closed"}
+
+    play("", scene, hits_per_second=10, total=None)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_command_prints_its_url_and_ends_with_a_signal(tmp_path, number: int) -> None:
+    """The first line of stdout is the stream's URL; a signal ends it at once with 0, streams open or not."""
+    scenario = tmp_path / "scenario.toml"
+    scenario.write_text("[service]\nresume = 'exact'\n[[rule]]\nrequests = '2'\nanswer = {status = 500}")
+    code = (
+        "import pathlib, sys\nfrom collector.commands.simulate import run\n"
+        "sys.exit(run(hits_per_second=0, total=20, seed=4, scenario=pathlib.Path(sys.argv[1])))"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(scenario)], stdout=subprocess.PIPE, text=True
+    ) as process:
+        url = process.stdout.readline().strip()
+        assert url.startswith("http://127.0.0.1:")
+        assert url.endswith("/api/1/stream/demo-stream")
+
+        async def main() -> None:
+            client = await (await ask(url)).hits(20)
+            assert client.indices(4) == list(range(20))
+            second = await ask(url)
+            assert second.status == 500
+            await second.close()
+            os.kill(process.pid, number)
+            assert await asyncio.to_thread(process.wait, 5) == 0
+            await client.to_end()
+            await client.close()
+
+        asyncio.run(main())
