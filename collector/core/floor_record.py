@@ -93,7 +93,9 @@ def resume(
         words = "the last run ended without closing its connection"
         not_before_s = max(not_before_s, held_s + wait_s)
         return Resumed(held_s, not_before_s, row or Row.UNKNOWN_END, counters, words, rewrite=True)
-    words = f"the wait of the last run goes on: {ROWS[row]}" if row else "a connection was held shortly before"
+    words = (
+        f"the wait of the last run goes on: {ROWS[row]}" if row else "a connection was held shortly before"
+    )
     return Resumed(record.held_until_s, not_before_s, row, counters, words, rewrite=False)
 
 

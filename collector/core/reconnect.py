@@ -218,9 +218,9 @@ class Policy:
     def _token_failed(
         self, state: State, event: TokenFailed, now: float, random: float
     ) -> tuple[State, tuple[Action, ...]]:
-        signal = Signal.REFUSE if event.failure is TokenFailure.INVALID_CLIENT else Signal.WAIT
+        refused = event.failure is TokenFailure.INVALID_CLIENT
         was_over = state.phase is not Phase.TOKEN
-        state = _moved(state, signal, now)
+        state = _moved(state, Signal.CLIENT_REFUSED if refused else Signal.NO_TOKEN, now)
         if was_over:
             return state, ()
         state = replace(state, words=remedies.token_in_words(event.failure, event.detail))

@@ -175,6 +175,8 @@ class Signal(enum.StrEnum):
     """The token is there, and so is the moment."""
     HOLD_BACK = "hold_back"
     """The token is there, but there is no room for a stream."""
+    NO_TOKEN = "no_token"  # noqa: S105 - the name of a signal
+    CLIENT_REFUSED = "client_refused"
     OPEN = "open"
     OPEN_FULL = "open_full"
     WAIT = "wait"
@@ -191,8 +193,8 @@ class Signal(enum.StrEnum):
 _OVER: Final = (
     Signal.SEND,
     Signal.HOLD_BACK,
-    Signal.WAIT,
-    Signal.REFUSE,
+    Signal.NO_TOKEN,
+    Signal.CLIENT_REFUSED,
     Signal.FULL,
     Signal.ROOM,
     Signal.DRAIN,
@@ -209,8 +211,8 @@ TRANSITIONS: Final[Mapping[Phase, Mapping[Signal, Phase]]] = {
     Phase.TOKEN: {
         Signal.SEND: Phase.REQUESTING,
         Signal.HOLD_BACK: Phase.WAITING,
-        Signal.WAIT: Phase.WAITING,
-        Signal.REFUSE: Phase.REFUSED,
+        Signal.NO_TOKEN: Phase.WAITING,
+        Signal.CLIENT_REFUSED: Phase.REFUSED,
         Signal.FULL: Phase.TOKEN,
         Signal.ROOM: Phase.TOKEN,
         Signal.DRAIN: Phase.STOPPED,
