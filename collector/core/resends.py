@@ -64,7 +64,7 @@ class Claims:
         self._keys = np.zeros((buckets, SLOTS), np.uint64)
         self._lows = np.zeros((buckets, SLOTS), np.uint64)
         self._owners = np.zeros((buckets, SLOTS), np.uint64)
-        self._used = np.zeros(buckets, np.int64)
+        self._used = np.zeros(buckets, np.uint8)
         self._count = 0
 
     def __len__(self) -> int:
@@ -73,18 +73,22 @@ class Claims:
     def owners(self, key: U64, low: U64) -> U64:
         """*Shape*: n; 0 where nobody owns the id."""
         found = np.zeros(len(key), np.uint64)
+        at = np.arange(len(key))
         bucket = (key >> self._shift).astype(np.int64)
-        at: NDArray[np.int64] | slice = slice(None)
-        while len(key):
-            match = (self._keys[bucket] == key[:, None]) & (self._lows[bucket] == low[:, None])
-            slot = match.argmax(axis=1)
-            hit = match[np.arange(len(slot)), slot]
-            if hit.any():
-                found[at] = np.where(hit, self._owners[bucket, slot], 0)
-            onward = np.flatnonzero(~hit & (self._used[bucket] == SLOTS))
-            at = onward if isinstance(at, slice) else at[onward]
-            key, low, bucket = key[onward], low[onward], (bucket[onward] + 1) & self._mask
+        while len(at):
+            match = self._keys[bucket] == key[:, None]
+            hit = np.flatnonzero(match.view(np.uint64))  # a row of 8 booleans at a time
+            if len(hit):
+                found[at[hit]] = self._owners_in(match[hit], bucket[hit], low[hit])
+            onward = np.flatnonzero(self._used[bucket] == SLOTS)
+            onward = onward[found[at[onward]] == 0]
+            at, key, low, bucket = at[onward], key[onward], low[onward], (bucket[onward] + 1) & self._mask
         return found
+
+    def _owners_in(self, match: Mask, bucket: NDArray[np.int64], low: U64) -> U64:
+        match &= self._lows[bucket] == low[:, None]
+        slot = match.argmax(axis=1)
+        return np.where(match.any(axis=1), self._owners[bucket, slot], np.uint64(0))
 
     def add(self, key: U64, low: U64, owner: U64) -> Mask:
         """Claim ids that nobody owns yet. Marks repeats of an id in this call: the first one keeps it."""
@@ -102,13 +106,14 @@ class Claims:
         bucket = (key >> self._shift).astype(np.int64)
         while len(key):
             slot = self._used[bucket] + np.arange(len(bucket)) - np.searchsorted(bucket, bucket)
-            fits = slot < SLOTS
+            fits = np.flatnonzero(slot < SLOTS)
             in_bucket, in_slot = bucket[fits], slot[fits]
-            self._keys[in_bucket, in_slot] = key[fits]
-            self._lows[in_bucket, in_slot] = low[fits]
-            self._owners[in_bucket, in_slot] = owner[fits]
+            place = in_bucket * SLOTS + in_slot
+            self._keys.ravel()[place] = key[fits]
+            self._lows.ravel()[place] = low[fits]
+            self._owners.ravel()[place] = owner[fits]
             self._used[in_bucket] = in_slot + 1  # of equal buckets the last assignment holds
-            onward = np.flatnonzero(~fits)
+            onward = np.flatnonzero(slot >= SLOTS)
             bucket = (bucket[onward] + 1) & self._mask
             onward, bucket = onward[order := bucket.argsort(kind="stable")], bucket[order]
             key, low, owner = key[onward], low[onward], owner[onward]

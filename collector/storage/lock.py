@@ -1,0 +1,162 @@
+"""Two locks on a state folder: one collector at a time, and no child of a dead one beside it.
+
+Runs in the coordinator, before its event loop. Invariant: whoever holds ``lock`` and then ``children``
+is alone with the state folder: no process of an earlier collector writes to it any more.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from collector.errors import InUseError, StorageError
+from collector.storage.fs import Disk
+from collector.storage.layout import StateFolder
+
+_POLL_S: Final = 0.02
+_KILLED_WITHIN_S: Final = 10.0
+"""A killed process gives its locks back once it leaves the kernel; a disk in trouble can hold it there."""
+
+
+class ChildIdentity(msgspec.Struct, frozen=True):
+    """A process that cannot be mistaken for a later one with its number."""
+
+    pid: int
+    start: int
+    """Clock ticks since boot. *Source*: proc(5), field 22 of /proc/pid/stat."""
+
+
+def identity_of(pid: int) -> ChildIdentity | None:
+    """``None``: there is no such process (a zombie is none: it holds nothing)."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    fields = text.rpartition(")")[2].split()  # the name before it may hold anything
+    return None if fields[0] in "ZX" else ChildIdentity(pid, int(fields[19]))
+
+
+def record_children(disk: Disk, state: StateFolder, pids: Iterable[int]) -> None:
+    """Who may have to be killed if this collector dies. Call it whenever a child is started."""
+    found = [child for child in map(identity_of, pids) if child is not None]
+    disk.write_file_durably(state.children_record, msgspec.json.encode(found))
+
+
+class StateLock:
+    """``lock``: held by this process alone, until ``release`` or its end, however it ends."""
+
+    def __init__(self, disk: Disk, fd: int) -> None:
+        self._disk = disk
+        self._fd = fd
+
+    @classmethod
+    def take(cls, disk: Disk, state: StateFolder) -> StateLock:
+        """*Raises*: InUseError at once when another collector has it."""
+        fd = disk.open(state.lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
+        try:
+            _take_or_refuse(disk, fd, state)
+            disk.truncate(fd, 0)
+            disk.pwrite_all(fd, str(os.getpid()).encode(), 0)
+        except BaseException:
+            disk.close(fd)
+            raise
+        return cls(disk, fd)
+
+    def release(self) -> None:
+        self._disk.close(self._fd)
+
+
+def _take_or_refuse(disk: Disk, fd: int, state: StateFolder) -> None:
+    if _try(fd):
+        return
+    pid = disk.pread(fd, 20, 0).decode("ascii", "replace")
+    holder = f"process {pid}" if pid.isdigit() else "another collector"
+    raise InUseError(f"{state.root} is in use by {holder}; stop it first, or choose another --state")
+
+
+class ChildrenLock:
+    """``children``: shared with every child through its descriptor, so it is free once all are gone."""
+
+    def __init__(self, disk: Disk, fd: int, *, orphaned: bool) -> None:
+        self._disk = disk
+        self.fd = fd
+        """To be inherited by each child, which just keeps it open."""
+        self.orphaned = orphaned
+        """Children of an earlier collector had to be waited for."""
+
+    def release(self) -> None:
+        self._disk.close(self.fd)
+
+
+def take_children(
+    disk: Disk,
+    state: StateFolder,
+    *,
+    wait_s: float = 10.0,
+    kill: Callable[[int, int], None] = os.kill,
+) -> ChildrenLock:
+    """Wait for the children of an earlier collector to go; kill them after ``wait_s``.
+
+    *Blocks* for up to ``wait_s``, and as long again for the killed to be gone. Take ``StateLock`` first.
+
+    *Raises*: InUseError when somebody still holds it who cannot be told to be such a child.
+    """
+    fd = disk.open(state.children, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
+    try:
+        orphaned = not _try(fd)
+        if orphaned and not _wait(fd, wait_s):
+            _kill_and_wait(disk, fd, state, kill)
+    except BaseException:
+        disk.close(fd)
+        raise
+    return ChildrenLock(disk, fd, orphaned=orphaned)
+
+
+def _kill_and_wait(disk: Disk, fd: int, state: StateFolder, kill: Callable[[int, int], None]) -> None:
+    killed = _kill_recorded(disk, state, kill)
+    if not _wait(fd, _KILLED_WITHIN_S):
+        raise InUseError(
+            f"{state.children} is still held by a child of an earlier collector"
+            f" (killed: {', '.join(map(str, killed)) or 'none'}); find it with fuser and end it"
+        )
+
+
+def _try(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise StorageError(f"flock failed: {error.strerror}; the file system must support locks") from error
+    return True
+
+
+def _wait(fd: int, wait_s: float) -> bool:
+    deadline_s = time.monotonic() + wait_s
+    while not _try(fd):
+        if time.monotonic() >= deadline_s:
+            return False
+        time.sleep(_POLL_S)
+    return True
+
+
+def _kill_recorded(disk: Disk, state: StateFolder, kill: Callable[[int, int], None]) -> list[int]:
+    """Only who is the very process that was recorded: its number may be somebody else's by now."""
+    try:
+        recorded = msgspec.json.decode(disk.read_file(state.children_record), type=list[ChildIdentity])
+    except (FileNotFoundError, msgspec.MsgspecError):
+        return []
+    found = [child for child in recorded if identity_of(child.pid) == child]
+    for child in found:
+        try:
+            kill(child.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    return [child.pid for child in found]
