@@ -11,7 +11,6 @@ import datetime as dt
 import re
 import selectors
 import time
-from collections.abc import Callable
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -56,13 +55,7 @@ class Stream:
 class Attempt:
     """From the first request to the ``verdict``. ``take`` gives the stream's raw bytes as they come."""
 
-    def __init__(
-        self,
-        order: Connect,
-        options: Options,
-        selector: selectors.BaseSelector,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, order: Connect, options: Options, selector: selectors.BaseSelector) -> None:
         """*Raises* ``ConfigurationError`` for credentials that no header can carry."""
         if not (_HEADER_SAFE.fullmatch(order.token) and _HEADER_SAFE.fullmatch(order.api_key)):
             raise ConfigurationError(
@@ -74,7 +67,6 @@ class Attempt:
         self._order = order
         self._options = options
         self._selector = selector
-        self._clock = clock
         self._paused = False
         self._visited: list[str] = []
         self._chunks: list[bytes] = []
@@ -128,7 +120,7 @@ class Attempt:
 
     def on_sending(self) -> None:
         self._sent = True
-        self._give_up_at = self._clock() + self._options.header_timeout_s
+        self._give_up_at = time.monotonic() + self._options.header_timeout_s
 
     def on_line(self, line: bytes) -> bool:
         if not self._head.add(line):
@@ -161,7 +153,7 @@ class Attempt:
         self._request = Request(url, credentials, self._options, self._selector, self)
 
     def _heard(self) -> None:
-        self._give_up_at = self._clock() + self._order.idle_timeout_s
+        self._give_up_at = time.monotonic() + self._order.idle_timeout_s
 
     def _on_end(self, ended: Ended) -> None:
         if self._head.complete and self._head.status in redirect.STATUSES:

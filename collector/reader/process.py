@@ -81,8 +81,10 @@ class Reader:
     def run(self) -> None:
         """Until ``stop``, or until the parent is gone. *Raises* ``CollectorError``."""
         self._send(Ready(os.getpid()))
-        while not (self._stopping and self._is_done()):
+        while True:
             self._turn(time.monotonic())
+            if self._stopping and self._is_done():
+                return
             for key, events in self._selector.select(self._wait_s()):
                 key.data(events)
 

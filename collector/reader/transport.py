@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import selectors
 import socket
+import threading
 import time
 from typing import Final, Protocol
 
@@ -101,6 +102,7 @@ class Request:
         self._selector = selector
         self._wanted: dict[int, int] = {}
         self._paused = False
+        self._connected = False
         self._timer_at: float | None = None
         self._curl = pycurl.Curl()
         self._multi = pycurl.CurlMulti()
@@ -136,13 +138,20 @@ class Request:
             self._register(fd, events)
 
     def close(self) -> None:
-        """Close the connection at once."""
+        """Close the connection at once.
+
+        Before there is one, curl may be waiting for a resolver that nothing can interrupt (10 s and
+        more when no name server answers), so that wait is left to a thread of its own.
+        """
         if not self._paused:
             self.pause()
         self._wanted.clear()
         self._multi.remove_handle(self._curl)
         self._curl.close()
-        self._multi.close()
+        if self._connected:
+            self._multi.close()
+        else:
+            threading.Thread(target=self._multi.close, name="curl-close", daemon=True).start()
 
     def _set_protocol(self, url: str, credentials: tuple[str, str]) -> None:
         token, api_key = credentials
@@ -181,6 +190,7 @@ class Request:
             curl.setopt(pycurl.PROXY, "")
 
     def _on_sending(self, *_addresses: object) -> int:
+        self._connected = True
         self._taker.on_sending()
         return int(pycurl.PREREQFUNC_OK)
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import gzip
 import selectors
+import shutil
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from conftest import Outcome as Result
@@ -248,6 +252,44 @@ def test_silence_is_a_stall_after_the_idle_time(run: Run) -> None:
     assert (result.verdict.outcome, result.verdict.status) == (Outcome.STALLED, 200)
     assert result.raw == b"\n" * 5
     assert result.elapsed_s >= 0.8
+
+
+SILENT_NAME_SERVER = """
+import fcntl, selectors, socket, struct, sys, time
+sys.path[:0] = sys.argv[1:]
+from conftest import drive, options, order_for
+from collector.reader.attempt import Attempt
+from collector.reader.session import DRAINED
+
+server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+fcntl.ioctl(server, 0x8914, struct.pack("16sh14x", b"lo", 0x41))  # SIOCSIFFLAGS: up, running
+server.bind(("127.0.0.53", 53))
+order, began = order_for("https://stream.example/"), time.monotonic()
+with selectors.DefaultSelector() as selector:
+    first = Attempt(order, options(connect_timeout_s=0.3), selector)
+    drive(first, selector, lambda: first.verdict is not None)
+    second = Attempt(order, options(), selector)
+    drive(second, selector, lambda: bool(server.recv(512)))
+    second.close(DRAINED)
+print(first.verdict.outcome, second.verdict.outcome, time.monotonic() - began < 3)
+"""
+
+
+def test_a_name_server_that_does_not_answer_holds_nothing_up(tmp_path: Path) -> None:
+    """Neither the timeout nor a close waits for the resolver, nor does the end of the process."""
+    (tmp_path / "resolv.conf").write_text("nameserver 127.0.0.53\n")
+    bind = f"mount --bind {tmp_path}/resolv.conf /etc/resolv.conf"
+    isolated = ["unshare", "-rmn", "sh", "-c"]
+    can = shutil.which("unshare") and subprocess.run([*isolated, bind], check=False, capture_output=True)
+    if not can or can.returncode:
+        pytest.skip("needs a network and mount namespace of its own")
+    tests = Path(__file__).parent
+    script = [sys.executable, "-c", SILENT_NAME_SERVER, str(tests), str(tests.parents[1])]
+    began = time.monotonic()
+    command = [*isolated, f'{bind} && exec "$@"', "sh", *script]
+    ran = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert ran.stdout.split() == ["unreached", "drained", "True"], ran.stderr
+    assert time.monotonic() - began < 6
 
 
 # ---------------------------------------------------------------- pause, close

@@ -136,6 +136,10 @@ class ReaderProcess:
     def lines(self) -> list[bytes]:
         return b"".join(self.payloads()).splitlines()
 
+    def cpu_s(self) -> float:
+        fields = (Path("/proc") / str(self.process.pid) / "stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def end(self) -> tuple[int, str]:
         """Exit code and stderr, once it has ended by itself."""
         _, errors = self.process.communicate(timeout=20)
@@ -305,6 +309,30 @@ def test_the_end_of_the_reader_seals_and_syncs(start: Start, end: str) -> None:
     assert b'{"b"' not in found
 
 
+def test_the_death_of_the_parent_ends_the_reader(tmp_path: Path) -> None:
+    """Killed, it says no goodbye, and somebody else still holds the channel: the reader goes all the same."""
+    ours, theirs = socket.socketpair()
+    command = [
+        *(sys.executable, "-m", "collector.reader.process", "--channel", str(theirs.fileno())),
+        *("--journal", str(tmp_path), "--next-seq", "1", "--ca-file", certifi.where(), "--parent"),
+    ]
+    start = f"subprocess.Popen({command!r} + [str(os.getpid())], pass_fds=[{theirs.fileno()}]).wait()"
+    parent = subprocess.Popen(
+        [sys.executable, "-c", f"import os, subprocess; {start}"], pass_fds=[theirs.fileno()]
+    )
+    with ours:
+        theirs.close()
+        ours.settimeout(20)
+        channel: Channel[FromReader] = Channel(ours, FromReader)
+        assert isinstance(channel.receive(), Ready)
+        parent.kill()
+        parent.wait()
+        began = time.monotonic()
+        while channel.receive() is not None:
+            pass
+        assert time.monotonic() - began < 2
+
+
 def test_an_interrupt_is_left_to_the_coordinator(start: Start) -> None:
     """Ctrl-C reaches the whole group; the reader waits for its orders."""
     reader = start()
@@ -340,7 +368,10 @@ def test_without_room_the_transfer_pauses_and_resumes(start: Start) -> None:
         reader.connect(server.url())
         while len(reader.all(SegmentWanted)) < 3:
             reader.next()
-        first, second = (reader.until(Progress, lambda progress: progress.paused) for _ in range(2))
+        first = reader.until(Progress, lambda progress: progress.paused)
+        before_s = reader.cpu_s()
+        second = reader.until(Progress, lambda progress: progress.paused)
+        assert reader.cpu_s() - before_s < 0.1
         assert (first.bytes_received, first.records) == (second.bytes_received, second.records)
         assert first.bytes_received < len(body)
         assert reader.all(Closed) == []
