@@ -87,6 +87,8 @@ class ConnectionOpened(msgspec.Struct, frozen=True, tag=True):
 
 class ConnectionClosed(msgspec.Struct, frozen=True, tag=True):
     closed: Closed
+    held_us: int
+    """The counter when it was over."""
 
 
 class GapSeen(msgspec.Struct, frozen=True, tag=True):
@@ -138,6 +140,7 @@ class FileRead(msgspec.Struct, frozen=True, tag=True):
 
     connection: int
     records: int
+    """Of the whole file, over all its connections."""
 
 
 class Lost(msgspec.Struct, frozen=True, tag=True):

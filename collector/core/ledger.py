@@ -74,8 +74,8 @@ class SavedFile:
 
     connections: list[int] = field(default_factory=list)
     """Every one it was read as; what each committed adds up."""
-    finished: bool = False
-    """Every record of it was accepted."""
+    records: int | None = None
+    """Of the whole file; ``None``: not all of them are accepted yet."""
 
 
 def hour_of(at_us: int) -> int:
@@ -105,7 +105,7 @@ class LogState:
         self.last_connection = 0
         self.last_closed_us = 0
         """When the newest connection that ended did; 0: none has."""
-        self.held_us = 0
+        self.next_held_us = 0
         """The counter of held connection as of the last decided batch or close. It never goes back."""
         self.gaps: dict[int, GapSeen] = {}
         """By entry number: those without their row in ``connections``."""
@@ -143,12 +143,6 @@ class LogState:
     def next_connection(self) -> int:
         return self.last_connection + 1
 
-    def file_committed(self, sha256: bytes) -> int:
-        """Records of this file in committed batches, over all its connections."""
-        file = self.files.get(sha256)
-        numbers = file.connections if file is not None else []
-        return sum(self.connections[number].committed.records for number in numbers)
-
     def unwritten_rows(self, until_us: int) -> Iterator[tuple[Connection, int]]:
         """Each connection and hour without a row in ``connections``, up to ``until_us``."""
         for connection in self.connections.values():
@@ -178,7 +172,7 @@ class LogState:
             )
         self.pending = entry
         self.last_batch = (entry.batch, entry.last)
-        self.held_us = max(self.held_us, entry.held_us[1])
+        self.next_held_us = max(self.next_held_us, entry.held_us[1])
         for block in entry.blocks:
             self._connection(block.connection).count(block)
             self.totals += Totals(block.records, block.rows, block.resends, block.rejects)
@@ -190,6 +184,7 @@ class LogState:
 
     def _intend_connections(self, _: int, entry: ConnectionsIntent) -> None:
         self.pending_connections = entry
+        self.connections_until = entry.last
 
     def _commit_connections(self, number: int, entry: ConnectionsCommitted) -> None:
         intent = self.pending_connections
@@ -207,11 +202,12 @@ class LogState:
     def _close(self, _: int, entry: ConnectionClosed) -> None:
         closed = entry.closed
         self._connection(closed.connection).closed = closed
-        self.held_us = max(self.held_us, closed.held_us)
+        self.next_held_us = max(self.next_held_us, entry.held_us)
         self.last_closed_us = max(self.last_closed_us, closed.closed_at_us)
 
     def _see_gap(self, number: int, entry: GapSeen) -> None:
         self.gaps[number] = entry
+        self.gap_after[entry.connection] = entry
 
     def _open_file(self, _: int, entry: FileOpened) -> None:
         self._connection(entry.connection)
@@ -223,7 +219,7 @@ class LogState:
         file = self._file_of.get(entry.connection)
         if file is None:
             raise DamagedError(f"entry {number} ends connection {entry.connection}, which reads no file")
-        file.finished = True
+        file.records = entry.records
 
     def _lose(self, _: int, entry: Lost) -> None:
         self.lost.append(entry)

@@ -12,7 +12,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 import msgspec
 
@@ -43,18 +43,15 @@ def identity_of(pid: int) -> ChildIdentity | None:
     return None if fields[0] in "ZX" else ChildIdentity(pid, int(fields[19]))
 
 
-def record_children(disk: Disk, state: StateFolder, pids: Iterable[int]) -> None:
-    """Who may have to be killed if this collector dies. Call it whenever a child is started."""
-    found = [child for child in map(identity_of, pids) if child is not None]
-    disk.write_file_durably(state.children_record, msgspec.json.encode(found))
-
-
 class StateLock:
-    """``lock``: held by this process alone, until ``release`` or its end, however it ends."""
+    """A state folder that is ours alone, until the end of the ``with`` block or of the process."""
 
-    def __init__(self, disk: Disk, fd: int) -> None:
+    def __init__(self, disk: Disk, state: StateFolder, fd: int) -> None:
         self._disk = disk
+        self._state = state
         self._fd = fd
+        self.children_fd = -1
+        """Of ``children``, once taken: to be inherited by every child, which just keeps it open."""
 
     @classmethod
     def take(cls, disk: Disk, state: StateFolder) -> StateLock:
@@ -67,10 +64,40 @@ class StateLock:
         except BaseException:
             disk.close(fd)
             raise
-        return cls(disk, fd)
+        return cls(disk, state, fd)
+
+    def take_children(self, wait_s: float = 10.0, kill: Callable[[int, int], None] = os.kill) -> bool:
+        """Wait for the children of an earlier collector to go, kill them after ``wait_s``.
+
+        Says whether there were any. *Blocks* for up to ``wait_s``, and as long again for the killed
+        to be gone.
+
+        *Raises*: InUseError when somebody holds it who cannot be told to be such a child.
+        """
+        path = self._state.children
+        self.children_fd = self._disk.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
+        if _try(self.children_fd):
+            return False
+        if not _wait(self.children_fd, wait_s):
+            _kill_and_wait(self._disk, self.children_fd, self._state, kill)
+        return True
+
+    def record_children(self, pids: Iterable[int]) -> None:
+        """Who may have to be killed if this collector dies. Call it whenever a child was started."""
+        found = [child for child in map(identity_of, pids) if child is not None]
+        self._disk.write_file_durably(self._state.children_record, msgspec.json.encode(found))
 
     def release(self) -> None:
-        self._disk.close(self._fd)
+        for fd in (self._fd, self.children_fd):
+            if fd >= 0:
+                self._disk.close(fd)
+        self._fd = self.children_fd = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
 
 
 def _take_or_refuse(disk: Disk, fd: int, state: StateFolder) -> None:
@@ -79,44 +106,6 @@ def _take_or_refuse(disk: Disk, fd: int, state: StateFolder) -> None:
     pid = disk.pread(fd, 20, 0).decode("ascii", "replace")
     holder = f"process {pid}" if pid.isdigit() else "another collector"
     raise InUseError(f"{state.root} is in use by {holder}; stop it first, or choose another --state")
-
-
-class ChildrenLock:
-    """``children``: shared with every child through its descriptor, so it is free once all are gone."""
-
-    def __init__(self, disk: Disk, fd: int, *, orphaned: bool) -> None:
-        self._disk = disk
-        self.fd = fd
-        """To be inherited by each child, which just keeps it open."""
-        self.orphaned = orphaned
-        """Children of an earlier collector had to be waited for."""
-
-    def release(self) -> None:
-        self._disk.close(self.fd)
-
-
-def take_children(
-    disk: Disk,
-    state: StateFolder,
-    *,
-    wait_s: float = 10.0,
-    kill: Callable[[int, int], None] = os.kill,
-) -> ChildrenLock:
-    """Wait for the children of an earlier collector to go; kill them after ``wait_s``.
-
-    *Blocks* for up to ``wait_s``, and as long again for the killed to be gone. Take ``StateLock`` first.
-
-    *Raises*: InUseError when somebody still holds it who cannot be told to be such a child.
-    """
-    fd = disk.open(state.children, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
-    try:
-        orphaned = not _try(fd)
-        if orphaned and not _wait(fd, wait_s):
-            _kill_and_wait(disk, fd, state, kill)
-    except BaseException:
-        disk.close(fd)
-        raise
-    return ChildrenLock(disk, fd, orphaned=orphaned)
 
 
 def _kill_and_wait(disk: Disk, fd: int, state: StateFolder, kill: Callable[[int, int], None]) -> None:

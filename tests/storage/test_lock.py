@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from collector.errors import InUseError
@@ -15,8 +16,6 @@ from collector.storage.lock import (
     ChildIdentity,
     StateLock,
     identity_of,
-    record_children,
-    take_children,
 )
 
 SLEEP = "import sys; sys.stdout.write('up\\n'); sys.stdout.flush(); sys.stdin.read()"
@@ -32,9 +31,9 @@ def state(tmp_path: Path) -> StateFolder:
 @pytest.fixture
 def orphan(state: StateFolder) -> Iterator[subprocess.Popen[bytes]]:
     """A child of a collector that is gone: it alone holds ``children``."""
-    lock = take_children(DISK, state)
-    child = start(lock.fd)
-    lock.release()
+    with StateLock.take(DISK, state) as lock:
+        lock.take_children()
+        child = start(lock.children_fd)
     yield child
     assert child.stdin is not None
     assert child.stdout is not None
@@ -72,16 +71,14 @@ def test_a_refusal_without_a_known_holder(state: StateFolder) -> None:
 
 def test_the_lock_is_not_inherited(state: StateFolder) -> None:
     """A child that lives on does not keep the next collector out."""
-    lock = StateLock.take(DISK, state)
-    assert not os.get_inheritable(lock._fd)
-    lock.release()
+    with StateLock.take(DISK, state) as lock:
+        assert not os.get_inheritable(lock._fd)
 
 
 def test_without_orphans_children_is_taken_at_once(state: StateFolder) -> None:
     """And says that nobody had to be waited for."""
-    lock = take_children(DISK, state, wait_s=0.0)
-    assert not lock.orphaned
-    lock.release()
+    with StateLock.take(DISK, state) as lock:
+        assert not lock.take_children(wait_s=0.0)
 
 
 def test_an_orphan_that_goes_by_itself_is_waited_for(
@@ -90,35 +87,45 @@ def test_an_orphan_that_goes_by_itself_is_waited_for(
     """It seals and syncs first, and is not killed."""
     assert orphan.stdin is not None
     orphan.stdin.close()
-    lock = take_children(DISK, state, wait_s=30, kill=lambda pid, signal: pytest.fail("killed"))
+    with StateLock.take(DISK, state) as lock:
+        lock.take_children(wait_s=30, kill=lambda pid, signal: pytest.fail("killed"))
     assert orphan.wait(10) == 0
-    lock.release()
 
 
 def test_an_orphan_that_stays_is_killed(state: StateFolder, orphan: subprocess.Popen[bytes]) -> None:
     """By the pid and start time that were recorded; then the lock is free."""
-    record_children(DISK, state, [orphan.pid, os.getpid()])
-    recorded = state.children_record.read_bytes()
-    assert str(orphan.pid).encode() in recorded
-    record_children(DISK, state, [orphan.pid])
-    lock = take_children(DISK, state, wait_s=0.05)
-    assert lock.orphaned
+    with StateLock.take(DISK, state) as lock:
+        lock.record_children([orphan.pid])
+        assert lock.take_children(wait_s=0.05)
     assert orphan.wait(10) == -9
-    lock.release()
+
+
+def test_children_that_are_gone_are_not_recorded(state: StateFolder) -> None:
+    """The record holds who may have to be killed, each with its start time."""
+    gone = subprocess.Popen(["true"])
+    gone.wait(10)
+    with StateLock.take(DISK, state) as lock:
+        lock.record_children([gone.pid, os.getpid()])
+    recorded = msgspec.json.decode(state.children_record.read_bytes(), type=list[ChildIdentity])
+    assert recorded == [identity_of(os.getpid())]
+
+
+def refused(state: StateFolder, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr("collector.storage.lock._KILLED_WITHIN_S", 0.05)
+    with StateLock.take(DISK, state) as lock, pytest.raises(InUseError) as caught:
+        lock.take_children(wait_s=0.0)
+    return str(caught.value)
 
 
 def test_a_process_with_another_start_time_is_never_killed(
     state: StateFolder, orphan: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The number was given again: that process has nothing to do with us."""
-    monkeypatch.setattr("collector.storage.lock._KILLED_WITHIN_S", 0.05)
-    record_children(DISK, state, [orphan.pid])
     found = identity_of(orphan.pid)
     assert found is not None
-    text = state.children_record.read_text()
-    state.children_record.write_text(text.replace(str(found.start), str(found.start + 1)))
-    with pytest.raises(InUseError, match="killed: none"):
-        take_children(DISK, state, wait_s=0.05)
+    later = ChildIdentity(found.pid, found.start + 1)
+    state.children_record.write_bytes(msgspec.json.encode([later]))
+    assert "killed: none" in refused(state, monkeypatch)
     assert orphan.poll() is None
 
 
@@ -130,11 +137,9 @@ def test_without_a_readable_record_nobody_is_killed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """And the start is refused in words."""
-    monkeypatch.setattr("collector.storage.lock._KILLED_WITHIN_S", 0.05)
     if record is not None:
         state.children_record.write_bytes(record)
-    with pytest.raises(InUseError, match="find it with fuser"):
-        take_children(DISK, state, wait_s=0.0)
+    assert "find it with fuser" in refused(state, monkeypatch)
     assert orphan.poll() is None
 
 
