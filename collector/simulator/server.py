@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 import json
 import socket
 import ssl
@@ -149,16 +150,19 @@ class Simulator:
             listener.close()
         self._log.close()
 
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         while True:
             accepted, _ = await loop.sock_accept(listener)
-            self._spawn(self._serve(accepted, listener.getsockname()[1]))
+            task = self._spawn(self._serve(accepted, listener.getsockname()[1]))
+            # Cancelled before its first step, it would never come to close the socket itself.
+            task.add_done_callback(functools.partial(_close, accepted))
 
     async def _serve(self, accepted: socket.socket, port: int) -> None:
         wire = Wire(accepted, self._context)
@@ -250,7 +254,8 @@ class Simulator:
         try:
             how = await self._until_ended(wire, held, rule)
         finally:
-            acknowledged = wire.sent_bytes - wire.unacknowledged()
+            # What is in the kernel still arrives in front of a FIN, and never after a reset.
+            acknowledged = wire.sent_bytes - (0 if how == How.FIN else wire.unacknowledged())
             request.ended = how if how not in tuple(How) else f"server {How(how).value}"
             request.closed_s = time.monotonic()
             self._held.remove(held)
@@ -297,6 +302,10 @@ class Simulator:
             "timeline": timeline,
             "requests": [dataclasses.asdict(request) for request in self.requests],
         }
+
+
+def _close(accepted: socket.socket, _: asyncio.Task[None]) -> None:
+    accepted.close()
 
 
 async def _stream(wire: Wire, stream: Stream, rule: Rule) -> How:

@@ -116,6 +116,22 @@ def test_cuts_after_hits(how: str, where: str) -> None:
     play(scenario, scene, resume=Resume.EXACT)
 
 
+def test_a_slow_client_gets_all_before_the_cut() -> None:
+    """A reset throws away nothing that was meant to come before it, though the client reads late."""
+
+    async def scene(service: Simulator) -> None:
+        client = await ask(service.url)
+        client.writer.transport.pause_reading()
+        await until(lambda: service.hits_sent == 3000)
+        await asyncio.sleep(0.2)  # long enough for a reset that does not wait
+        client.writer.transport.resume_reading()
+        assert (await client.to_end()).ended == "rst"
+        assert client.indices() == list(range(3000))
+        await client.close()
+
+    play("[[rule]]\ncut = {after_hits = 3000}", scene, total=5000)
+
+
 def test_mid_record_is_inside_the_next_record() -> None:
     """What stands behind the last whole record is the first half of the next."""
     scenario = "[[rule]]\nrequests = '1'\ncut = {after_hits = 3, where = 'mid-record', how = 'fin'}"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from collector.errors import ConfigurationError
@@ -87,6 +90,13 @@ def test_rules_match_by_number_and_time() -> None:
     assert not rule.matches("stream", 1, 4.9)
     assert not rule.matches("stream", 1, 10.0)
     assert not rule.matches("token", 1, 6.0)
+
+
+def test_examples_of_the_documentation_are_scenarios() -> None:
+    """What docs/simulator.md shows can be played."""
+    text = (Path(__file__).parents[2] / "docs" / "simulator.md").read_text()
+    examples = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    assert [len(parse(example).rules) for example in examples] == [3, 4]
 
 
 def test_effects_come_in_order_and_the_cut_last() -> None:
