@@ -25,7 +25,7 @@ class ExitCode(enum.IntEnum):
 class CollectorError(Exception):
     """Raised when a command cannot go on. ``exit_code`` is what the command ends with."""
 
-    exit_code = ExitCode.DEFECT
+    exit_code: ExitCode = ExitCode.DEFECT
 
 
 class ConfigurationError(CollectorError):
@@ -68,6 +68,14 @@ class ChildFailedError(CollectorError):
     """Raised when a child process cannot start, or kept dying faster than the restart limit allows."""
 
     exit_code = ExitCode.CHILD_FAILED
+
+
+class ChildReportedError(CollectorError):
+    """Raised on behalf of a child that said why it cannot go on; the exit code is the child's."""
+
+    def __init__(self, name: str, message: str, exit_code: int) -> None:
+        super().__init__(f"{name}: {message}")
+        self.exit_code = ExitCode(exit_code)
 
 
 class VerificationError(CollectorError):

@@ -51,14 +51,14 @@ class Child(Generic[T]):
         return await self.channel.receive()
 
     async def reap(self, *, grace_s: float = 0.0) -> str:
-        """Waits ``grace_s`` for the process to end by itself, then kills it; says how it ended."""
+        """Closes the channel, gives the process ``grace_s`` to end by itself, then kills it; says how it ended."""
+        await self.channel.close()
         with contextlib.suppress(TimeoutError):
             if grace_s:
                 await asyncio.wait_for(self._exited(), grace_s)
         if self.process.poll() is None:
             self.process.kill()
             await self._exited()
-        await self.channel.close()
         return _how_it_ended(self.process.wait())
 
     async def _exited(self) -> None:

@@ -142,6 +142,16 @@ class Commit:
     batch: Batch
 
 
+@dataclass(frozen=True, slots=True)
+class LostShare:
+    """What a dead decoder had in hand: these blocks run again, what this attempt staged is of no use."""
+
+    batch: int
+    share: int
+    attempt: int
+    blocks: tuple[int, ...]
+
+
 class Batching:
     """Pure: the only clock is ``now_s``, any monotonic second count."""
 
@@ -176,6 +186,15 @@ class Batching:
             return batch.share_of[batch.first].blocks[batch.first]
         return self._waiting[0] if self._waiting else None
 
+    def left(self) -> list[Block]:
+        """Accepted blocks that are not committed, in order."""
+        in_batches = [
+            batch.share_of[seq].blocks[seq]
+            for batch in self._batches
+            for seq in range(batch.first, batch.last + 1)
+        ]
+        return [*in_batches, *self._waiting]
+
     def batch_of(self, seq: int) -> Batch:
         for batch in self._batches:
             if batch.first <= seq <= batch.last:
@@ -195,14 +214,21 @@ class Batching:
     def decoder_ready(self, decoder: int) -> None:
         self._decoders.add(decoder)
 
-    def decoder_died(self, decoder: int) -> tuple[int, ...]:
-        """Its unstaged shares go to others. Gives the blocks that run again."""
+    def decoder_died(self, decoder: int) -> tuple[LostShare, ...]:
+        """Its unstaged shares go to others."""
         self._decoders.discard(decoder)
-        lost = [share for share in self._unstaged() if share.owner == decoder]
-        again = tuple(seq for share in lost for seq in share.blocks)
-        for share in lost:
+        lost = [
+            (batch, share)
+            for batch in self._batches
+            for share in batch.shares
+            if share.owner == decoder and share.staged is None
+        ]
+        found = tuple(
+            LostShare(batch.first, share.number, share.attempt, tuple(share.blocks)) for batch, share in lost
+        )
+        for _, share in lost:
             share.start_again()
-        return again
+        return found
 
     def no_space(self, message: NoSpace) -> None:
         self._share(message.batch, message.share, message.attempt).start_again()

@@ -359,7 +359,8 @@ class ConnectionRow(msgspec.Struct, frozen=True, kw_only=True):
     """Refused or failed requests before this one, by cause."""
     resends_at_start: int = 0
     """Resends among the first ten minutes' hits: the evidence that the service overlapped."""
-    suspected_gap: Literal["no", "possible", "likely"] = "no"
+    suspected_gap: str = "no"
+    """no, possible or likely."""
     suspected_gap_rule: str = ""
     """Why, in words."""
 

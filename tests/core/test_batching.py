@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collector.core.batching import MAX_HOURS, Batch, Batching, BatchLimits, Commit, Order
+from collector.core.batching import MAX_HOURS, Batch, Batching, BatchLimits, Commit, LostShare, Order
 from collector.core.messages import Block, BlockDone, Decode, NoSpace, Stage, Staged, Totals
 from collector.errors import ProtocolError
 
@@ -129,7 +129,7 @@ def test_a_dead_decoder_takes_only_its_unstaged_share():
     (_, first), (_, second) = stages(batching.orders(0))
     batching.staged(staged(first, Totals(5, 3, 1, 1)))
     assert batching.decoder_died(1) == ()
-    assert batching.decoder_died(2) == (2,)
+    assert batching.decoder_died(2) == (LostShare(1, 2, 1, (2,)),)
     assert batching.orders(0) == []
     batching.decoder_ready(3)
     (order,) = batching.orders(0)

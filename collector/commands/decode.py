@@ -1,0 +1,39 @@
+"""``livestream-collector decode``: saved files through the same pipeline, each once."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from collector.commands.run import on_loop
+from collector.coordinator.foundation import lay_foundation
+from collector.coordinator.process import Companion, Coordinator
+from collector.credentials import scrubbed_environment
+from collector.settings import Settings
+
+
+def run(settings: Settings, files: Sequence[Path]) -> int:
+    """Until every record of every file is committed. *Raises* ``CollectorError``."""
+    companions: list[Companion] = []
+    if sys.stderr.isatty():
+        from collector.commands.view import file_progress  # noqa: PLC0415 - rich takes 0.1 s
+
+        companions.append(file_progress)
+    with lay_foundation(settings) as foundation:
+        before = foundation.ledger.totals
+
+        async def decode() -> int:
+            coordinator = Coordinator(
+                settings, foundation, environment=scrubbed_environment(os.environ), ca_file=""
+            )
+            return await coordinator.run_files(files, companions=companions)
+
+        code = on_loop(decode())
+        totals = foundation.ledger.totals
+        print(
+            f"{totals.rows - before.rows:,} hits, {totals.resends - before.resends:,} resends,"
+            f" {totals.rejects - before.rejects:,} rejects added to {settings.output.folder}"
+        )
+        return code

@@ -1,0 +1,78 @@
+"""``livestream-collector run``: the collector, with a live view on a terminal."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import uvloop
+
+from collector.coordinator.foundation import lay_foundation
+from collector.coordinator.process import Companion, Coordinator
+from collector.coordinator.token import token_source
+from collector.credentials import Credentials, scrubbed_environment
+from collector.errors import CollectorError, ExitCode
+from collector.settings import Settings
+from collector.telemetry import log
+from collector.trust import find_ca_file
+
+T = TypeVar("T")
+
+
+def run(
+    settings: Settings,
+    credentials: Credentials,
+    *,
+    stop_after_hits: int | None,
+    stop_after_s: float | None,
+    terminal: bool,
+) -> int:
+    """Until told to stop. *Raises* ``CollectorError`` for whatever ends it otherwise."""
+    ca_file = find_ca_file(str(settings.tls.ca_file or ""), os.environ)
+    companions: list[Companion] = []
+    if terminal:
+        from collector.commands.view import live_view  # noqa: PLC0415 - rich takes 0.1 s
+
+        companions.append(live_view)
+    with lay_foundation(settings) as foundation:
+        if stop_after_hits is not None and foundation.ledger.totals.rows >= stop_after_hits:
+            log("run.stopped", reason=f"{foundation.ledger.totals.rows} rows are committed already")
+            return ExitCode.DONE
+
+        async def collect() -> ExitCode:
+            tokens = token_source(settings, credentials, ca_file=ca_file)
+            coordinator = Coordinator(
+                settings, foundation, environment=scrubbed_environment(os.environ), ca_file=ca_file
+            )
+            return await coordinator.run_stream(
+                api_key=credentials.api_key.reveal(),
+                tokens=tokens,
+                static_token=credentials.is_static,
+                stop_after_hits=stop_after_hits,
+                stop_after_s=stop_after_s,
+                companions=companions,
+            )
+
+        return on_loop(collect())
+
+
+def on_loop(work: Coroutine[Any, Any, T]) -> T:
+    """Runs it on uvloop; of several failures at once the first of ours counts."""
+    try:
+        return uvloop.run(work)
+    except BaseExceptionGroup as group:
+        raise first_failure(group) from group
+
+
+def first_failure(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first error with an exit code of its own, else the first there is."""
+    flat: list[BaseException] = []
+    todo: list[BaseException] = [group]
+    while todo:
+        error = todo.pop(0)
+        if isinstance(error, BaseExceptionGroup):
+            todo.extend(error.exceptions)
+        else:
+            flat.append(error)
+    return next((error for error in flat if isinstance(error, CollectorError)), flat[0])

@@ -1,0 +1,216 @@
+"""INTENT, publish, COMMITTED: the only writer of the commit log, and of what a commit makes visible.
+
+Runs in the coordinator; its disk calls run in one thread, in the order they were asked for, so a
+slow disk delays commits and nothing else. Invariant: an entry is folded into the ledger only once
+it is durable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final, TypeVar
+
+from collector.core.batching import Batch
+from collector.core.ledger import LogState
+from collector.core.messages import Block, FileKind, StagedFile
+from collector.errors import NoSpaceError
+from collector.storage.commitlog import BlockCount, Committed, CommitLog, Entry, Intent, ShareStaged
+from collector.storage.fs import Disk
+from collector.storage.ids import Merge, RunSet, merge_runs
+from collector.storage.layout import StateFolder
+from collector.storage.publish import publish
+from collector.telemetry import log
+
+T = TypeVar("T")
+
+STORAGE_RETRY_S: Final = 10.0
+"""A full disk is tried again this often: quotas free up without a sign that could be watched."""
+
+
+class StorageThread:
+    """One thread for disk calls that must keep their order."""
+
+    def __init__(self, name: str) -> None:
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix=name)
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """*Blocks* only the caller, until ``work`` is done in the thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+    def close(self) -> None:
+        self._executor.shutdown(wait=True)
+
+
+class Committer:
+    """Commits batches one at a time and keeps the ledger of what is committed."""
+
+    def __init__(
+        self,
+        *,
+        disk: Disk,
+        state: StateFolder,
+        output: Path,
+        mode: int,
+        commit_log: CommitLog,
+        ledger: LogState,
+        runs: RunSet,
+        failed: Callable[[BaseException], None],
+    ) -> None:
+        self._disk = disk
+        self._state = state
+        self._output = output
+        self._mode = mode
+        self._log = commit_log
+        self._runs = runs
+        self._failed = failed
+        self._soon: set[asyncio.Task[None]] = set()
+        self._tidying = False
+        self._merge_thread = StorageThread("merge")
+        self.thread = StorageThread("commit")
+        self.ledger = ledger
+
+    def close(self) -> None:
+        self.thread.close()
+        self._merge_thread.close()
+
+    # ------------------------------------------------------------ the log
+
+    async def append(self, *entries: Entry) -> None:
+        """Durable, then folded. Waits for room."""
+        last = await self._when_there_is_room("the commit log", lambda: self._log.append_all(entries))
+        for number, entry in enumerate(entries, last - len(entries) + 1):
+            self.ledger.fold(number, entry)
+
+    def append_soon(self, entry: Entry) -> None:
+        """In its order among all appends; a failure ends the collector."""
+        task = asyncio.ensure_future(self.append(entry))
+        self._soon.add(task)
+        task.add_done_callback(self._soon_done)
+
+    def _soon_done(self, task: asyncio.Task[None]) -> None:
+        self._soon.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._failed(error)
+
+    async def appended(self) -> None:
+        """Returns once every ``append_soon`` so far is durable."""
+        while self._soon:
+            await asyncio.wait(self._soon)
+
+    # ------------------------------------------------------------ a batch
+
+    async def commit(self, batch: Batch) -> None:
+        """The decision, the renames, the confirmation."""
+        began_s = time.monotonic()
+        files = [file for share in batch.shares if share.staged for file in share.staged.files]
+        await self.append(_intent(batch))
+        await self.publish(files)
+        await self.append(Committed(batch=batch.first, last=batch.last, at_us=time.time_ns() // 1000))
+        await self.thread.run(lambda: self._add_runs(files))
+        counts = batch.counts()
+        oldest = batch.share_of[batch.first].blocks[batch.first]
+        log(
+            "batch.committed",
+            batch=batch.first,
+            last=batch.last,
+            records=counts.records,
+            rows=counts.rows,
+            resends=counts.resends,
+            rejects=counts.rejects,
+            files=len(files),
+            bytes=sum(file.size for file in files),
+            duration_s=time.monotonic() - began_s,
+            lag_s=time.time() - oldest.collected_at_us / 1e6,
+        )
+        if counts.rejects:
+            log(
+                "rejects.seen",
+                batch=batch.first,
+                last=batch.last,
+                rejects=counts.rejects,
+                records=counts.records,
+            )
+
+    async def publish(self, files: Sequence[StagedFile]) -> None:
+        """Every file to its final name, durable. Never over another file."""
+        await self._when_there_is_room(
+            "the output folder",
+            lambda: publish(self._disk, self._state, self._output, files, mode=self._mode),
+        )
+
+    async def forget_staged(self, prefixes: Sequence[str]) -> None:
+        """What a dead decoder left in the staging folder."""
+
+        def forget() -> None:
+            for name in self._disk.listdir(self._state.staging):
+                if name.startswith(tuple(prefixes)):
+                    self._disk.unlink(self._state.staging / name)
+
+        if prefixes:
+            await self.thread.run(forget)
+
+    async def _when_there_is_room(self, what: str, work: Callable[[], T]) -> T:
+        while True:
+            try:
+                return await self.thread.run(work)
+            except NoSpaceError as error:
+                log("storage.full", what=what, reason=str(error), retry_s=STORAGE_RETRY_S)
+                await asyncio.sleep(STORAGE_RETRY_S)
+
+    # ------------------------------------------------------------ the resend index
+
+    def _add_runs(self, files: Sequence[StagedFile]) -> None:
+        for file in files:
+            if file.kind is FileKind.IDS:
+                self._runs.add(self._state.root / file.final)
+
+    async def tidy(self, oldest_uncommitted: Block | None, held_us: int) -> None:
+        """Drop runs behind the window, merge small ones. One at a time; never in a commit's way."""
+        if self._tidying:
+            return
+        self._tidying = True
+        try:
+            edge_us = held_us if oldest_uncommitted is None else oldest_uncommitted.held_us
+            expired = await self.thread.run(lambda: self._runs.expire(edge_us))
+            if expired.early:
+                log("resends.limited", ids=self._runs.ids)
+            while (merge := self._runs.plan_merge()) is not None:
+                await self._merge(merge)
+        except NoSpaceError as error:
+            log("storage.full", what="the resend index", reason=str(error))
+        finally:
+            self._tidying = False
+
+    async def _merge(self, merge: Merge) -> None:
+        await self._merge_thread.run(lambda: merge_runs(self._disk, merge.paths, merge.out))
+        await self.thread.run(lambda: self._runs.replaced(merge))
+
+
+def _intent(batch: Batch) -> Intent:
+    return Intent(
+        batch=batch.first,
+        last=batch.last,
+        shares=tuple(
+            ShareStaged(share.number, staged.rows, staged.resends, staged.rejects, staged.files)
+            for share in batch.shares
+            if (staged := share.staged) is not None
+        ),
+        blocks=tuple(
+            BlockCount(
+                seq=block.seq,
+                connection=block.connection,
+                records=block.records,
+                rows=done.rows,
+                resends=done.resends,
+                rejects=done.rejects,
+                collected_at_us=block.collected_at_us,
+            )
+            for block, done in batch.blocks()
+        ),
+        before=batch.before,
+        held_us=batch.held_us,
+    )

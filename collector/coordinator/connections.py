@@ -1,0 +1,167 @@
+"""Rows of ``connections``: what every connection brought hour by hour, and what may be missing.
+
+Runs in the coordinator. Rows are made from the ledger alone, so a restart makes the ones that a
+crash left unwritten, and an intent without blocks makes each of them visible once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from typing import Final
+
+from collector.coordinator.committer import Committer
+from collector.coordinator.pipeline import Pipeline
+from collector.core.connection import suspected_gap
+from collector.core.ledger import HOUR_US, START_OF_CONNECTION_US, Connection
+from collector.core.messages import ConnectionRow, Outcome, StageConnections, Staged, Totals
+from collector.storage.commitlog import ConnectionsCommitted, ConnectionsIntent, GapSeen
+from collector.telemetry import log
+
+NO_ROWS: Final = Totals()
+
+
+class ConnectionBook:
+    """``settle`` writes whatever is final by now."""
+
+    def __init__(self, committer: Committer, pipeline: Pipeline) -> None:
+        self._committer = committer
+        self._pipeline = pipeline
+        self._settling = asyncio.Lock()
+
+    async def settle(self, *, final: bool) -> None:
+        """``final``: no connection is open and none will be. *Blocks* its caller until all is visible."""
+        async with self._settling:
+            await self._settle(time.time_ns() // 1000, final=final)
+
+    async def _settle(self, now_us: int, *, final: bool) -> None:
+        for gap in list(self._gaps(now_us, final=final)):
+            await self._committer.append(gap)
+            log(
+                "gap.recorded",
+                connection=gap.connection,
+                reason=gap.reason,
+                duration_s=(gap.ended_us - gap.began_us) / 1e6,
+                suspected=gap.suspected,
+                rule=gap.rule,
+            )
+        await self._write_rows(now_us)
+
+    # ------------------------------------------------------------ gaps
+
+    def _gaps(self, now_us: int, *, final: bool) -> Iterator[GapSeen]:
+        """A gap is judged once the connection after it had its first ten minutes, or is over."""
+        ledger = self._committer.ledger
+        for connection in ledger.connections.values():
+            opened = connection.opened
+            if opened is None or opened.after == 0 or opened.after in ledger.gap_after:
+                continue
+            young = now_us < opened.opened_us + START_OF_CONNECTION_US
+            if young and connection.closed is None and not final:
+                continue
+            before = ledger.connections[opened.after].closed
+            if before is not None:
+                yield _gap(
+                    connection, before.closed_at_us, str(before.outcome), before.detail, before.cut_bytes
+                )
+
+    # ------------------------------------------------------------ rows
+
+    async def _write_rows(self, now_us: int) -> None:
+        ledger = self._committer.ledger
+        due = [(at, hour) for at, hour in ledger.unwritten_rows(now_us) if self._is_final(at, hour, now_us)]
+        rows = [_connection_row(at, hour, ledger.gap_after) for at, hour in due]
+        gaps = dict(ledger.gaps)
+        rows += [_gap_row(gap) for gap in gaps.values()]
+        if not rows:
+            return
+        first, last = ledger.connections_until + 1, ledger.last_entry
+        staged = await self._pipeline.stage_connections(
+            StageConnections(first=first, last=last, rows=tuple(rows), before=ledger.totals)
+        )
+        if not isinstance(staged, Staged):
+            return  # no room: said there, tried again at the next settling
+        await self._committer.append(
+            ConnectionsIntent(
+                first=first,
+                last=last,
+                files=staged.files,
+                covers=tuple((at.number, hour) for at, hour in due),
+                gaps=tuple(gaps),
+            )
+        )
+        await self._committer.publish(staged.files)
+        await self._committer.append(ConnectionsCommitted(first=first, last=last))
+
+    def _is_final(self, connection: Connection, hour: int, now_us: int) -> bool:
+        """Nothing more can be counted in this hour: it or the connection is over, its blocks committed."""
+        ended_us = connection.closed.closed_at_us if connection.closed is not None else now_us
+        if connection.closed is None and hour + HOUR_US > now_us:
+            return False
+        oldest = self._pipeline.batching.oldest_uncommitted()
+        return oldest is None or oldest.collected_at_us >= min(hour + HOUR_US, ended_us + 1)
+
+
+def _gap(connection: Connection, began_us: int, reason: str, detail: str, cut_bytes: int) -> GapSeen:
+    opened = connection.opened
+    assert opened is not None  # noqa: S101 - the caller looked
+    judged = suspected_gap(
+        before=Outcome(reason),
+        gap_s=max(0, opened.opened_us - began_us) / 1e6,
+        resends_at_start=connection.resends_at_start,
+        cut_bytes=cut_bytes,
+    )
+    return GapSeen(
+        connection=opened.after,
+        began_us=began_us,
+        ended_us=opened.opened_us,
+        reason=reason,
+        detail=detail,
+        suspected=judged.suspected,
+        rule=judged.rule,
+    )
+
+
+def _gap_row(gap: GapSeen) -> ConnectionRow:
+    return ConnectionRow(
+        kind="gap",
+        connection=gap.connection,
+        began_us=gap.began_us,
+        ended_us=gap.ended_us,
+        reason=gap.reason,
+        detail=gap.detail,
+        suspected_gap=gap.suspected,
+        suspected_gap_rule=gap.rule,
+    )
+
+
+def _connection_row(connection: Connection, hour: int, gap_after: dict[int, GapSeen]) -> ConnectionRow:
+    opened, closed = connection.opened, connection.closed
+    assert opened is not None  # noqa: S101 - only opened ones have hours
+    counts = connection.hours.get(hour, NO_ROWS)
+    is_first = opened.opened_us >= hour
+    is_last = closed is not None and closed.closed_at_us < hour + HOUR_US
+    gap = gap_after.get(opened.after) if is_first else None
+    return ConnectionRow(
+        kind="connection",
+        connection=connection.number,
+        began_us=max(opened.opened_us, hour),
+        ended_us=closed.closed_at_us if closed is not None and is_last else hour + HOUR_US,
+        opened_us=opened.opened_us,
+        first_byte_us=closed.first_byte_us if closed is not None else 0,
+        closed_us=closed.closed_at_us if closed is not None and is_last else 0,
+        reason=str(closed.outcome) if closed is not None and is_last else "",
+        detail=closed.detail if closed is not None and is_last else "",
+        status=200,
+        bytes_received=closed.bytes_received if closed is not None and is_last else 0,
+        records=counts.records,
+        hits=counts.rows,
+        resends=counts.resends,
+        rejects=counts.rejects,
+        wait_us=opened.wait_us if is_first else 0,
+        attempts=opened.attempts if is_first else {},
+        resends_at_start=connection.resends_at_start if is_first else 0,
+        suspected_gap=gap.suspected if gap is not None else "no",
+        suspected_gap_rule=gap.rule if gap is not None else "",
+    )

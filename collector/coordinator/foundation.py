@@ -1,0 +1,225 @@
+"""What a run stands on: the lock, the folders, the commit log, and what the last run left recovered.
+
+Run by the coordinator before its event loop, so it may block. Invariant: when it returns, every
+decided batch is visible, nothing undecided is, and the journal holds just the blocks that are
+accepted and not committed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from collector.core.floor_record import FloorRecord, held_until_us
+from collector.core.ledger import LogState
+from collector.core.messages import Closed, Outcome
+from collector.errors import ConfigurationError
+from collector.settings import Settings
+from collector.storage.commitlog import CommitLog, ConnectionClosed, Entry, Lost, Made
+from collector.storage.floor import FloorFile
+from collector.storage.fs import DISK
+from collector.storage.ids import RunLimits, RunSet
+from collector.storage.journal import Recovered
+from collector.storage.layout import StateFolder, new_instance
+from collector.storage.lock import StateLock
+from collector.storage.recovery import recover_state
+from collector.telemetry import log
+
+MEMORY_ROOT: Final = Path("/dev/shm")  # noqa: S108 - tmpfs is what durability = "memory" means
+LEAST_MEMORY_SEGMENTS: Final = 4
+MEMORY_SHARE: Final = 0.8
+"""Of what /dev/shm has free, at most this much is taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Foundation:
+    state: StateFolder
+    lock: StateLock
+    commit_log: CommitLog
+    ledger: LogState
+    runs: RunSet
+    journal: Path
+    journal_bytes: int
+    """``journal.max_bytes``, or less where the memory has less."""
+    journal_found: Recovered
+    watched: tuple[Path, ...]
+    """Folders whose file system must keep ``journal.reserve_bytes`` free."""
+    floor: FloorFile[FloorRecord]
+    floor_record: FloorRecord | None
+    floor_existed: bool
+    boot_id: str
+    orphaned: bool
+    fingerprint: str
+
+    def accepted_records(self) -> dict[int, int]:
+        """By connection, for life: what is committed and what was found in the journal."""
+        counts = {number: at.committed.records for number, at in self.ledger.connections.items()}
+        for block in self.journal_found.blocks:
+            counts[block.connection] = counts.get(block.connection, 0) + block.records
+        return counts
+
+
+@contextmanager
+def lay_foundation(settings: Settings) -> Iterator[Foundation]:
+    """Takes the state folder and recovers it; gives it up at the end of the ``with`` block.
+
+    *Raises*: InUseError; ConfigurationError when the folder belongs to another stream or the file
+    systems do not fit; StorageError when something durable is damaged.
+    """
+    state = StateFolder(settings.state.folder)
+    _make_folders(state, settings.output.folder)
+    with StateLock.take(DISK, state) as lock:
+        orphaned = lock.take_children()
+        commit_log = CommitLog.open(DISK, state.commit_log)
+        try:
+            yield _recovered(settings, state, lock, commit_log, orphaned=orphaned)
+        finally:
+            commit_log.close()
+
+
+def _recovered(
+    settings: Settings, state: StateFolder, lock: StateLock, commit_log: CommitLog, *, orphaned: bool
+) -> Foundation:
+    ledger = LogState()
+    for number, entry in commit_log.entries():
+        ledger.fold(number, entry)
+    _introduce(settings, commit_log, ledger)
+    journal, journal_bytes = _journal_folder(settings, state, ledger)
+    _note_lost_memory(settings, journal, commit_log, ledger)
+    DISK.make_folder(journal)
+    found = recover_state(
+        DISK,
+        state,
+        settings.output.folder,
+        journal=journal,
+        commit_log=commit_log,
+        ledger=ledger,
+        mode=settings.output.mode,
+    )
+    floor = FloorFile(DISK, state.floor, FloorRecord)
+    record, existed = floor.read()
+    _close_connections(commit_log, ledger, record, found.journal)
+    watched = (settings.output.folder, state.root)
+    limits = RunLimits(round(settings.resends.window_s * 1e6), settings.resends.max_ids)
+    return Foundation(
+        state=state,
+        lock=lock,
+        commit_log=commit_log,
+        ledger=ledger,
+        runs=RunSet(DISK, state.ids, limits),
+        journal=journal,
+        journal_bytes=journal_bytes,
+        journal_found=found.journal,
+        watched=watched,
+        floor=floor,
+        floor_record=record,
+        floor_existed=existed,
+        boot_id=DISK.read_file("/proc/sys/kernel/random/boot_id").decode().strip(),
+        orphaned=orphaned,
+        fingerprint=_fingerprint(settings),
+    )
+
+
+def _append(commit_log: CommitLog, ledger: LogState, entry: Entry) -> None:
+    ledger.fold(commit_log.append(entry), entry)
+
+
+# ---------------------------------------------------------------- whose folder it is
+
+
+def _make_folders(state: StateFolder, output: Path) -> None:
+    DISK.make_folder(output, 0o755)
+    state.make(DISK)
+    if os.stat(state.staging).st_dev != os.stat(output).st_dev:
+        raise ConfigurationError(
+            f"{state.staging} and {output} are on different file systems: a part becomes visible by a rename,"
+            " so give --state a folder on the output's file system"
+        )
+
+
+def _introduce(settings: Settings, commit_log: CommitLog, ledger: LogState) -> None:
+    name = settings.stream.name
+    segment = urlsplit(settings.stream.url).path.rpartition("/")[2]
+    if not ledger.instance:
+        _append(commit_log, ledger, Made(new_instance(), name, segment, time.time_ns() // 1000))
+    if (ledger.stream, ledger.url_segment) != (name, segment):
+        raise ConfigurationError(
+            f"{settings.state.folder} was made for stream {ledger.stream!r}"
+            + (f" at a URL that ends in {ledger.url_segment!r}" if ledger.url_segment else " of saved files")
+            + f", not for {name!r}"
+            + (f" at one that ends in {segment!r}" if segment else " of saved files")
+            + "; give each stream its own --state, or its own --output"
+        )
+
+
+def _fingerprint(settings: Settings) -> str:
+    """Of every setting that a refusal may be about."""
+    about = (
+        settings.stream.url,
+        settings.stream.max_connections,
+        settings.auth.token_url,
+        settings.tls.ca_file,
+    )
+    return hashlib.sha256(repr(about).encode()).hexdigest()[:32]
+
+
+# ---------------------------------------------------------------- the journal in memory
+
+
+def _journal_folder(settings: Settings, state: StateFolder, ledger: LogState) -> tuple[Path, int]:
+    if settings.journal.durability == "disk":
+        return state.journal, settings.journal.max_bytes
+    needed = LEAST_MEMORY_SEGMENTS * settings.journal.segment_bytes + settings.journal.max_record_bytes
+    available = int(DISK.free_bytes(MEMORY_ROOT) * MEMORY_SHARE)
+    if available < needed:
+        raise ConfigurationError(
+            f"{MEMORY_ROOT} has {available >> 20} MiB to give, and journal.durability = memory needs"
+            f" {needed >> 20} MiB: make it larger, or set journal.durability = disk"
+        )
+    return MEMORY_ROOT / f"livestream-collector-{ledger.instance}", min(settings.journal.max_bytes, available)
+
+
+def _note_lost_memory(settings: Settings, journal: Path, commit_log: CommitLog, ledger: LogState) -> None:
+    """A connection was open, and the memory it was accepted into is gone: the host restarted."""
+    open_ = [at.number for at in ledger.connections.values() if at.opened is not None and at.closed is None]
+    if settings.journal.durability != "memory" or journal.exists() or not open_:
+        return
+    after = ledger.last_block
+    _append(commit_log, ledger, Lost(first=after + 1, last=after, records=0))
+    log(
+        "journal.lost",
+        first=after + 1,
+        reason="the host restarted; blocks after this one may have been accepted",
+    )
+
+
+# ---------------------------------------------------------------- what a crash left open
+
+
+def _close_connections(
+    commit_log: CommitLog, ledger: LogState, record: FloorRecord | None, found: Recovered
+) -> None:
+    """A connection that the last run did not see end, ends where its floor record says at the latest."""
+    known_us = held_until_us(record) if record is not None else 0
+    for connection in list(ledger.connections.values()):
+        if connection.opened is None or connection.closed is not None:
+            continue
+        blocks = [block for block in found.blocks if block.connection == connection.number]
+        last_us = max([connection.opened.opened_us, *(block.collected_at_us for block in blocks)])
+        closed = Closed(
+            connection=connection.number,
+            outcome=Outcome.LOST,
+            detail="the collector ended while this connection was open",
+            closed_at_us=max(last_us, min(known_us, time.time_ns() // 1000)),
+            opened_at_us=connection.opened.opened_us,
+            records=connection.committed.records + sum(block.records for block in blocks),
+        )
+        held_us = max([ledger.next_held_us, *(block.held_us for block in blocks)])
+        _append(commit_log, ledger, ConnectionClosed(closed, held_us))

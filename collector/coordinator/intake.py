@@ -1,0 +1,254 @@
+"""The reader process and the journal it writes: credit for segments, accepted blocks, its death.
+
+Runs in the coordinator. Invariant: blocks are passed on in order and once, whether the reader
+reported them or they were found in the journal after it died.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final, Protocol
+
+from collector.coordinator.committer import StorageThread
+from collector.coordinator.supervisor import Child
+from collector.core.messages import (
+    Accepted,
+    Block,
+    Closed,
+    Connect,
+    Disconnect,
+    Failed,
+    FromReader,
+    Opened,
+    Outcome,
+    Progress,
+    ReadFile,
+    Ready,
+    SegmentFailed,
+    SegmentGranted,
+    SegmentWanted,
+)
+from collector.core.segments import Segments
+from collector.core.supervision import RestartIntensity
+from collector.errors import ChildFailedError, ChildReportedError
+from collector.storage.fs import Disk
+from collector.storage.journal import delete_free, free_name, free_segment, recover
+from collector.telemetry import log
+
+CREDIT_RETRY_S: Final = 1.0
+"""How often a segment that could not be granted is thought over again."""
+
+StartReader = Callable[[int], Awaitable[Child[FromReader]]]
+"""Given the seq of its first block."""
+
+
+class Transport(Protocol):
+    """What reads through the reader: the live stream, or saved files. Calls come in order."""
+
+    def reader_ready(self) -> None: ...
+    def reader_gone(self) -> None: ...
+    def opened(self, message: Opened) -> None: ...
+    def progressed(self, message: Progress) -> None: ...
+    def closed(self, message: Closed) -> None: ...
+
+
+class Intake:
+    """Keeps one reader alive; ``run`` goes on until it is cancelled or ``stop`` was called."""
+
+    def __init__(
+        self,
+        *,
+        disk: Disk,
+        journal: Path,
+        quarantine: Path,
+        watched: tuple[Path, ...],
+        segments: Segments,
+        reserve_bytes: int,
+        next_seq: int,
+        held_us: int,
+        accepted_records: dict[int, int],
+        start_reader: StartReader,
+        accepted: Callable[[tuple[Block, ...]], None],
+        short_of_room: Callable[[], None],
+        storage: StorageThread,
+    ) -> None:
+        self._disk = disk
+        self._journal = journal
+        self._quarantine = quarantine
+        self._watched = watched
+        self._reserve_bytes = reserve_bytes
+        self._last_seq = next_seq - 1
+        self._start_reader = start_reader
+        self._accepted = accepted
+        self._short_of_room = short_of_room
+        self._storage = storage
+        self._child: Child[FromReader] | None = None
+        self._stopping = False
+        self.ready = asyncio.Event()
+        """A reader waits for orders."""
+        self.held_us = held_us
+        """Of held connection, as far as it is known."""
+        self.accepted_records = accepted_records
+        """By connection, for life."""
+        self.accepted_total = sum(accepted_records.values())
+        self.segments = segments
+        self.transport: Transport
+        self.connection = 0
+        """The one that is requested or open; 0: none."""
+        self.paused = False
+        self.starved = False
+        """The reader asked for a segment that could not be granted yet."""
+
+    # ------------------------------------------------------------ orders
+
+    def connect(self, order: Connect | ReadFile) -> None:
+        """``closed`` of the transport follows, whatever becomes of the reader."""
+        if self._child is None:
+            self.transport.closed(_died(order.connection, "before it got the request", []))
+            return
+        self.connection = order.connection
+        self._send(order)
+
+    def disconnect(self) -> None:
+        self._send(Disconnect())
+
+    def stop(self) -> None:
+        """The reader's end is meant from now on."""
+        self._stopping = True
+
+    def _send(self, message: Connect | ReadFile | Disconnect | SegmentGranted) -> None:
+        if self._child is not None:
+            self._child.send(message)
+
+    # ------------------------------------------------------------ the process
+
+    async def run(self) -> None:
+        """*Raises* what ends the collector: a reader that keeps dying, storage, damage."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._think_over_credit())
+            await self._keep_reader()
+
+    async def _keep_reader(self) -> None:
+        intensity = RestartIntensity()
+        while True:
+            child = await self._start_reader(self._last_seq + 1)
+            try:
+                await self._listen(child)
+            finally:
+                self._child = None
+                self.ready.clear()
+                self.transport.reader_gone()
+                how = await child.reap(grace_s=2.0 if self._stopping else 0.0)
+            if self._stopping:
+                await asyncio.Event().wait()  # until cancelled
+            delay_s = intensity.died(asyncio.get_running_loop().time())
+            if delay_s is None:
+                raise ChildFailedError(f"the reader keeps failing (last: {how}); its message is above")
+            log("child.died", name="reader", how=how, blocks_again=0, delay_s=delay_s)
+            await self._take_over(how)
+            await asyncio.sleep(delay_s)
+
+    async def _listen(self, child: Child[FromReader]) -> None:
+        while (message := await child.receive()) is not None:
+            match message:
+                case Ready():
+                    log("child.started", name="reader", pid=child.pid)
+                    self._child = child
+                    self.ready.set()
+                    self.transport.reader_ready()
+                case Accepted():
+                    self._take(message.blocks)
+                case SegmentWanted():
+                    self.segments.wanted = True
+                    self.give_credit()
+                case SegmentFailed():
+                    log("storage.full", what="the journal", reason=message.reason, retry_s=CREDIT_RETRY_S)
+                    self.segments.refused(message.segment)
+                case Opened():
+                    self.transport.opened(message)
+                case Progress():
+                    self._progressed(message)
+                case Closed():
+                    self.connection = 0
+                    self._hold(message.held_us)
+                    self.transport.closed(message)
+                case Failed():
+                    raise ChildReportedError("reader", message.message, message.exit_code)
+
+    def _take(self, blocks: tuple[Block, ...]) -> None:
+        for block in blocks:
+            self.segments.accepted(block)
+            before = self.accepted_records.get(block.connection, 0)
+            self.accepted_records[block.connection] = before + block.records
+            self.accepted_total += block.records
+        self._hold(blocks[-1].held_us)
+        self._last_seq = blocks[-1].seq
+        self._accepted(blocks)
+
+    def _hold(self, held_us: int) -> None:
+        self.held_us = max(self.held_us, held_us)
+
+    def _progressed(self, message: Progress) -> None:
+        self._hold(message.held_us)
+        if message.paused != self.paused:
+            self.paused = message.paused
+            log(
+                "connection.paused" if message.paused else "connection.resumed", connection=message.connection
+            )
+        self.transport.progressed(message)
+
+    async def _take_over(self, how: str) -> None:
+        """What the dead reader had made durable is accepted, told or not; the torn rest is cut."""
+        recovered = await self._storage.run(
+            lambda: recover(self._disk, self._journal, self._quarantine, after_seq=self._last_seq)
+        )
+        if recovered.cut is not None:
+            log("journal.cut", reason=str(recovered.cut))
+        if recovered.blocks:
+            self._take(tuple(recovered.blocks))
+        self.segments.reader_died(recovered.next_segment)
+        if (connection := self.connection) != 0:
+            self.connection = 0
+            self.transport.closed(_died(connection, how, recovered.blocks))
+
+    # ------------------------------------------------------------ credit
+
+    def committed(self, last: int) -> None:
+        """Every block up to ``last`` is in committed parts: its segments are free."""
+        freed = self.segments.committed(last)
+        for segment in freed.keep:
+            free_segment(self._disk, self._journal, segment)
+        for segment in freed.delete:
+            free_segment(self._disk, self._journal, segment)
+            delete_free(self._disk, self._journal, segment)
+        self.give_credit()
+
+    def give_credit(self) -> None:
+        """Grants the segment that was asked for; when that can't be, room is made by committing."""
+        if self._child is None or not self.segments.wanted:
+            return
+        free_bytes = min(self._disk.free_bytes(path) for path in self._watched)
+        grant = self.segments.grant(free_bytes, self._reserve_bytes)
+        self.starved = grant is None
+        if grant is None:
+            self._short_of_room()
+            return
+        self._send(SegmentGranted(grant.segment, "" if grant.recycled is None else free_name(grant.recycled)))
+
+    async def _think_over_credit(self) -> None:
+        while True:
+            await asyncio.sleep(CREDIT_RETRY_S)
+            self.give_credit()
+
+
+def _died(connection: int, how: str, found: list[Block]) -> Closed:
+    return Closed(
+        connection=connection,
+        outcome=Outcome.READER_DIED,
+        detail=f"the reader process ended: {how}",
+        closed_at_us=time.time_ns() // 1000,
+        held_us=max((block.held_us for block in found), default=0),
+    )

@@ -1,0 +1,256 @@
+"""Accepted blocks in, committed batches out: the decoders, their claims and the batches' commits.
+
+Runs in the coordinator. The decisions are ``core.batching``'s and ``core.resends``'; here they are
+sent, awaited and survived.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable
+
+import numpy as np
+
+from collector.coordinator.committer import STORAGE_RETRY_S, Committer
+from collector.coordinator.supervisor import Child
+from collector.core.batching import Batching, BatchLimits, Commit
+from collector.core.messages import (
+    Block,
+    BlockDone,
+    Claims,
+    Failed,
+    FromDecoder,
+    Keep,
+    NoSpace,
+    Ready,
+    StageConnections,
+    Staged,
+)
+from collector.core.resends import ResendIndex
+from collector.core.supervision import RestartIntensity
+from collector.errors import ChildFailedError, ChildReportedError
+from collector.telemetry import log
+
+StartDecoder = Callable[[str], Awaitable[Child[FromDecoder]]]
+
+
+class Pipeline:
+    """Feed it blocks with ``accepted``; ``run`` keeps the decoders alive until it is cancelled."""
+
+    def __init__(
+        self,
+        *,
+        limits: BatchLimits,
+        decoders: int,
+        start_decoder: StartDecoder,
+        committer: Committer,
+        index: ResendIndex,
+        committed: Callable[[int], None],
+    ) -> None:
+        self._start_decoder = start_decoder
+        self._committer = committer
+        self._index = index
+        self._committed = committed
+        self._decoders = decoders
+        self._numbers = itertools.count(1)
+        self._children: dict[int, Child[FromDecoder]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._connections: asyncio.Future[Staged | NoSpace] | None = None
+        self._connections_order: StageConnections | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._idle = asyncio.Event()
+        self._draining = False
+        self._stopping = False
+        ledger = committer.ledger
+        self.batching = Batching(limits, ledger.totals, ledger.last_batch)
+        self.resends_by_connection: dict[int, int] = {}
+        self.last_visible_us = 0
+
+    # ------------------------------------------------------------ from the rest of the coordinator
+
+    async def run(self) -> None:
+        """Until cancelled. *Raises* whatever ends the collector: a defect, storage, a failing child."""
+        async with asyncio.TaskGroup() as group:
+            for slot in range(1, self._decoders + 1):
+                group.create_task(self._keep_decoder(slot))
+            await self._failure
+
+    def accepted(self, blocks: tuple[Block, ...]) -> None:
+        for block in blocks:
+            self.batching.accepted(block)
+        self._pump()
+
+    def close_batch(self) -> None:
+        """Whatever its age: the journal is full, or everything in hand is to be committed."""
+        self.batching.close()
+        self._pump()
+
+    async def drained(self) -> None:
+        """Returns once every accepted block is committed."""
+        self._draining = True
+        self._pump()
+        while not self.batching.idle:
+            self._idle.clear()
+            await self._idle.wait()
+
+    def left_blocks(self) -> list[Block]:
+        """Accepted, not committed."""
+        return self.batching.left()
+
+    async def stage_connections(self, order: StageConnections) -> Staged | NoSpace:
+        """Has one decoder write them. One order at a time. Survives that decoder's death."""
+        self._connections = asyncio.get_running_loop().create_future()
+        self._connections_order = order
+        self._send_connections_order()
+        try:
+            return await self._connections
+        finally:
+            self._connections = self._connections_order = None
+
+    def stop(self) -> None:
+        """Deaths from now on are meant."""
+        self._stopping = True
+
+    # ------------------------------------------------------------ one decoder
+
+    async def _keep_decoder(self, slot: int) -> None:
+        intensity = RestartIntensity()
+        while True:
+            number = next(self._numbers)
+            child = await self._start_decoder(f"decoder {slot}")
+            self._children[number] = child
+            try:
+                await self._listen(number, child)
+            finally:
+                del self._children[number]
+                how = await child.reap()
+            await self._replace(number, child.name, how, intensity)
+
+    async def _replace(self, number: int, name: str, how: str, intensity: RestartIntensity) -> None:
+        if self._stopping:
+            await asyncio.Event().wait()  # until cancelled
+        lost = self.batching.decoder_died(number)
+        await self._committer.forget_staged([f"{at.batch}-{at.share}-{at.attempt}-" for at in lost])
+        delay_s = intensity.died(asyncio.get_running_loop().time())
+        if delay_s is None:
+            raise ChildFailedError(f"{name} keeps failing (last: {how}); its message is above")
+        log(
+            "child.died", name=name, how=how, blocks_again=sum(len(at.blocks) for at in lost), delay_s=delay_s
+        )
+        await asyncio.sleep(delay_s)
+
+    async def _listen(self, number: int, child: Child[FromDecoder]) -> None:
+        while (message := await child.receive()) is not None:
+            match message:
+                case Ready():
+                    log("child.started", name=child.name, pid=child.pid)
+                    self.batching.decoder_ready(number)
+                    self._send_connections_order()
+                case Claims():
+                    self._answer(child, message)
+                case BlockDone():
+                    self.batching.block_done(message)
+                    self._count(message)
+                case Staged() if message.share == 0:
+                    self._connections_staged(message)
+                case Staged():
+                    self.batching.staged(message)
+                case NoSpace():
+                    self._no_space(message)
+                case Failed():
+                    raise ChildReportedError(child.name, message.message, message.exit_code)
+            self._pump()
+
+    def _answer(self, child: Child[FromDecoder], claims: Claims) -> None:
+        batch = self.batching.batch_of(claims.seq)
+        drop = self._index.answer(
+            batch.first,
+            claims.seq,
+            np.frombuffer(claims.high, dtype="<u8"),
+            np.frombuffer(claims.low, dtype="<u8"),
+            np.frombuffer(claims.lines, dtype="<i4"),
+        )
+        child.send(Keep(claims.seq, drop.astype("<u4").tobytes()))
+        self.batching.answered(claims.seq)
+
+    def _count(self, done: BlockDone) -> None:
+        if done.resends:
+            share = self.batching.batch_of(done.seq).share_of[done.seq]
+            connection = share.blocks[done.seq].connection
+            self.resends_by_connection[connection] = (
+                self.resends_by_connection.get(connection, 0) + done.resends
+            )
+
+    # ------------------------------------------------------------ connections parts
+
+    def _send_connections_order(self) -> None:
+        if self._connections_order is not None and self._children:
+            self._children[min(self._children)].send(self._connections_order)
+
+    def _connections_staged(self, message: Staged | NoSpace) -> None:
+        if self._connections is not None and not self._connections.done():
+            self._connections.set_result(message)
+
+    # ------------------------------------------------------------ no room
+
+    def _no_space(self, message: NoSpace) -> None:
+        log("storage.full", what="a part", reason=message.reason, retry_s=STORAGE_RETRY_S)
+        if message.share == 0:
+            self._connections_staged(message)
+            return
+        self.batching.no_space(message)
+        self._retry_later()
+
+    def _retry_later(self) -> None:
+        def retry() -> None:
+            self.batching.held = False
+            self._pump()
+
+        asyncio.get_running_loop().call_later(STORAGE_RETRY_S, retry)
+
+    # ------------------------------------------------------------ orders
+
+    def _pump(self) -> None:
+        """Carry out all that can be done now."""
+        self._carry_out()
+        if self._draining and not self.batching.waiting_blocks:
+            self.batching.close()
+            self._carry_out()
+        self._wake_at(self.batching.next_close_s())
+
+    def _carry_out(self) -> None:
+        for order in self.batching.orders(asyncio.get_running_loop().time()):
+            if isinstance(order, Commit):
+                self._spawn(self._commit(order))
+            else:
+                self._children[order.decoder].send(order.message)
+
+    def _wake_at(self, at_s: float | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if at_s is not None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_at(max(at_s, loop.time() + 0.01), self._pump)
+
+    async def _commit(self, order: Commit) -> None:
+        batch = order.batch
+        await self._committer.commit(batch)
+        self.batching.committed(batch)
+        self._index.drop_batch(batch.first)
+        self._committed(batch.last)
+        self._idle.set()
+        self._pump()
+        await self._committer.tidy(self.batching.oldest_uncommitted(), batch.held_us[1])
+
+    def _spawn(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._work_ended)
+
+    def _work_ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None and not self._failure.done():
+            self._failure.set_exception(error)

@@ -1,0 +1,336 @@
+"""The coordinator: makes the pieces, starts them in order, ends them in order.
+
+The only decider. It stands on what ``foundation`` recovered, starts the decoders and the reader,
+lets a transport read, and drains. It never touches the bytes of a hit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from collector import __version__
+from collector.coordinator.committer import Committer, StorageThread
+from collector.coordinator.connections import ConnectionBook
+from collector.coordinator.files import Files
+from collector.coordinator.foundation import Foundation
+from collector.coordinator.intake import Intake
+from collector.coordinator.pipeline import Pipeline
+from collector.coordinator.stream import Stream, TokenSource, boottime_s
+from collector.coordinator.supervisor import Child, start_child
+from collector.core.batching import BatchLimits
+from collector.core.messages import Block, FromDecoder, FromReader
+from collector.core.reconnect import Policy, ReconnectSettings
+from collector.core.reconnect_events import Exit
+from collector.core.resends import ResendIndex
+from collector.core.segments import Segments
+from collector.errors import ExitCode, RefusedError
+from collector.settings import Settings
+from collector.storage.fs import DISK
+from collector.telemetry import log
+
+SETTLE_INTERVAL_S: Final = 30.0
+"""How often is looked whether an hour's rows of ``connections`` are final."""
+
+Companion = Callable[["Coordinator"], Coroutine[Any, Any, None]]
+"""Something that runs beside the collector and only looks: the live view."""
+
+T = TypeVar("T")
+
+
+class Coordinator:
+    """One run of the collector over one foundation, on the event loop it is made in."""
+
+    def __init__(
+        self, settings: Settings, foundation: Foundation, *, environment: dict[str, str], ca_file: str
+    ) -> None:
+        self.settings = settings
+        self.foundation = foundation
+        self.started_s = time.monotonic()
+        self._environment = environment
+        self._ca_file = ca_file
+        self._pids: dict[str, int] = {}
+        self._stop_wanted = asyncio.Event()
+        self._stop_reason = ""
+        self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.ledger = foundation.ledger
+        self.committer = Committer(
+            disk=DISK,
+            state=foundation.state,
+            output=settings.output.folder,
+            mode=settings.output.mode,
+            commit_log=foundation.commit_log,
+            ledger=foundation.ledger,
+            runs=foundation.runs,
+            failed=self._failed,
+        )
+        self.pipeline = Pipeline(
+            limits=BatchLimits(settings.parts.max_age_s, settings.parts.max_bytes),
+            decoders=settings.run.decoders,
+            start_decoder=self._start_decoder,
+            committer=self.committer,
+            index=ResendIndex(foundation.runs),
+            committed=self._committed,
+        )
+        self.intake = self._make_intake()
+        self.book = ConnectionBook(self.committer, self.pipeline)
+        self.stream: Stream | None = None
+        self.files: Files | None = None
+        self.stop_after_hits: int | None = None
+
+    def _make_intake(self) -> Intake:
+        settings, foundation = self.settings, self.foundation
+        recovered = foundation.journal_found
+        return Intake(
+            disk=DISK,
+            journal=foundation.journal,
+            quarantine=foundation.state.quarantine,
+            watched=foundation.watched,
+            segments=Segments(
+                segment_bytes=settings.journal.segment_bytes,
+                max_bytes=foundation.journal_bytes,
+                next_segment=recovered.next_segment,
+                last_block=dict(recovered.last_block),
+                free=list(recovered.free),
+            ),
+            reserve_bytes=settings.journal.reserve_bytes,
+            next_seq=recovered.next_seq,
+            held_us=max([foundation.ledger.next_held_us, *(block.held_us for block in recovered.blocks)]),
+            accepted_records=foundation.accepted_records(),
+            start_reader=self._start_reader,
+            accepted=self._accepted,
+            short_of_room=self.pipeline.close_batch,
+            storage=self.committer.thread,
+        )
+
+    # ------------------------------------------------------------ the two things to run
+
+    async def run_stream(
+        self,
+        *,
+        api_key: str,
+        tokens: TokenSource,
+        static_token: bool,
+        stop_after_hits: int | None,
+        stop_after_s: float | None,
+        companions: Sequence[Companion] = (),
+    ) -> ExitCode:
+        """The live stream until told to stop, refused for good, or failed."""
+        self.stop_after_hits = stop_after_hits
+        if stop_after_s is not None:
+            asyncio.get_running_loop().call_later(stop_after_s, self.stop, f"--stop-after {stop_after_s:g}")
+        policy = Policy(
+            ReconnectSettings(
+                wait_s=self.settings.reconnect.wait_s,
+                on_refusal=self.settings.reconnect.on_refusal,
+                static_token=static_token,
+                fingerprint=self.foundation.fingerprint,
+            )
+        )
+        floor_thread = StorageThread("floor")
+        stream = self.stream = Stream(
+            settings=self.settings,
+            api_key=api_key,
+            tokens=tokens,
+            policy=policy,
+            floor=self.foundation.floor,
+            floor_thread=floor_thread,
+            intake=self.intake,
+            committer=self.committer,
+            disk=DISK,
+            state_folder=self.foundation.state,
+        )
+        self.intake.transport = stream
+
+        async def read() -> Exit:
+            await self.intake.ready.wait()
+            state, actions = policy.start(
+                self.foundation.floor_record,
+                existed=self.foundation.floor_existed,
+                boot_id=self.foundation.boot_id,
+                now=boottime_s(),
+                orphaned=self.foundation.orphaned,
+            )
+            return await stream.run(state, actions)
+
+        try:
+            exit_ = await self._run(read, stop=stream.drain, companions=companions)
+        finally:
+            floor_thread.close()
+        if exit_ is not None and exit_.code is not ExitCode.DONE:
+            raise RefusedError(exit_.words)
+        return ExitCode.DONE
+
+    async def run_files(self, paths: Sequence[Path], *, companions: Sequence[Companion] = ()) -> ExitCode:
+        """Saved files, each once, until all of them are committed."""
+        files = self.files = Files(disk=DISK, intake=self.intake, committer=self.committer)
+        self.intake.transport = files
+        await self._run(lambda: files.run(paths), stop=files.stop, companions=companions, drain_s=None)
+        return ExitCode.DONE
+
+    def stop(self, reason: str) -> None:
+        """Drain, then end."""
+        self._stop_reason = self._stop_reason or reason
+        self._stop_wanted.set()
+
+    def age_s(self, block: Block) -> float:
+        """Since it was accepted."""
+        return max(0.0, time.time() - block.collected_at_us / 1e6)
+
+    # ------------------------------------------------------------ the order of things
+
+    async def _run(
+        self,
+        read: Callable[[], Awaitable[T]],
+        *,
+        stop: Callable[[], None],
+        companions: Sequence[Companion],
+        drain_s: float | None = -1.0,
+    ) -> T | None:
+        """Start everything, read, drain, stop everything. *Raises* the first failure of any part."""
+        self._watch_signals()
+        self._say_started()
+        tasks = [
+            asyncio.create_task(self.pipeline.run()),
+            asyncio.create_task(self.intake.run()),
+            asyncio.create_task(self._settle_hourly()),
+            asyncio.create_task(self._watch_failure()),
+            *(asyncio.create_task(companion(self)) for companion in companions),
+        ]
+        main = asyncio.create_task(self._read_and_drain(read, stop, drain_s))
+        try:
+            await asyncio.wait([main, *tasks], return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                if task.done():
+                    task.result()
+            return await main
+        finally:
+            self.intake.stop()
+            self.pipeline.stop()
+            main.cancel()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(main, *tasks, return_exceptions=True)
+            self.committer.close()
+
+    async def _read_and_drain(
+        self, read: Callable[[], Awaitable[T]], stop: Callable[[], None], drain_s: float | None
+    ) -> T:
+        self.pipeline.accepted(tuple(self.foundation.journal_found.blocks))
+        stopper = asyncio.create_task(self._stop_when_wanted(stop))
+        try:
+            result = await read()
+        finally:
+            stopper.cancel()
+        await self._drain(self.settings.run.drain_s if drain_s == -1.0 else drain_s)
+        return result
+
+    async def _stop_when_wanted(self, stop: Callable[[], None]) -> None:
+        await self._stop_wanted.wait()
+        log("drain.began", reason=self._stop_reason)
+        stop()
+
+    async def _drain(self, drain_s: float | None) -> None:
+        began_s = time.monotonic()
+        try:
+            async with asyncio.timeout(drain_s):
+                await self.committer.appended()
+                await self.pipeline.drained()
+                await self.book.settle(final=True)
+        except TimeoutError:
+            pass
+        left = self.pipeline.left_blocks()
+        log(
+            "drain.ended",
+            left_blocks=len(left),
+            left_records=sum(block.records for block in left),
+            duration_s=time.monotonic() - began_s,
+        )
+
+    async def _settle_hourly(self) -> None:
+        """Rows of hours that are over, also those that a crash left unwritten."""
+        while True:
+            await self.book.settle(final=False)
+            await asyncio.sleep(SETTLE_INTERVAL_S)
+
+    def _watch_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for name in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(name, self._signalled, name)
+
+    def _signalled(self, name: signal.Signals) -> None:
+        if self._stop_wanted.is_set():
+            os._exit(128 + name)  # the children end by themselves: their parent is gone
+        self.stop(name.name)
+
+    async def _watch_failure(self) -> None:
+        await self._failure
+
+    def _failed(self, error: BaseException) -> None:
+        if not self._failure.done():
+            self._failure.set_exception(error)
+
+    # ------------------------------------------------------------ what the parts tell each other
+
+    def _accepted(self, blocks: tuple[Block, ...]) -> None:
+        self.pipeline.accepted(blocks)
+
+    def _committed(self, last: int) -> None:
+        self.intake.committed(last)
+        if self.stop_after_hits is not None and self.ledger.totals.rows >= self.stop_after_hits:
+            self.stop(f"--stop-after-hits {self.stop_after_hits}")
+
+    # ------------------------------------------------------------ children
+
+    async def _start_reader(self, next_seq: int) -> Child[FromReader]:
+        settings = self.settings
+        arguments = {
+            "journal": self.foundation.journal,
+            "next-seq": next_seq,
+            "ca-file": self._ca_file,
+            "segment-bytes": settings.journal.segment_bytes,
+            "max-record-bytes": settings.journal.max_record_bytes,
+        }
+        return await self._start("reader", "collector.reader.process", arguments, FromReader)
+
+    async def _start_decoder(self, name: str) -> Child[FromDecoder]:
+        foundation = self.foundation
+        arguments = {
+            "journal": foundation.journal,
+            "staging": foundation.state.staging,
+            "stream": foundation.ledger.stream,
+            "instance": foundation.ledger.instance,
+            "durability": self.settings.journal.durability,
+        }
+        return await self._start(name, "collector.decoder.process", arguments, FromDecoder)
+
+    async def _start(self, name: str, module: str, arguments: dict[str, object], incoming: Any) -> Child[Any]:
+        flat = [text for key, value in arguments.items() for text in (f"--{key}", str(value))]
+        fd = self.foundation.lock.children_fd
+        child = await start_child(
+            name, module, flat, incoming, environment=self._environment, inherited_fds=[fd]
+        )
+        self._pids[name] = child.pid
+        self.foundation.lock.record_children(self._pids.values())
+        return child
+
+    def _say_started(self) -> None:
+        settings, foundation = self.settings, self.foundation
+        log(
+            "run.started",
+            version=__version__,
+            pid=os.getpid(),
+            stream=foundation.ledger.stream,
+            instance=foundation.ledger.instance,
+            url=settings.stream.url,
+            output=settings.output.folder,
+            state=foundation.state.root,
+            decoders=settings.run.decoders,
+            durability=settings.journal.durability,
+            rows=foundation.ledger.totals.rows,
+        )

@@ -1,0 +1,213 @@
+"""A decoder process: blocks in, claims asked, shares staged.
+
+Run by the coordinator as ``python -m collector.decoder.process``. It does one thing at a time, in
+the order of its messages, and never waits for another decoder: while the claims of one block are
+answered it decodes the next. It knows nothing that is not in the journal, so it can die at any
+instruction and its shares run again elsewhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from collector.core.messages import (
+    Claims,
+    Decode,
+    Failed,
+    FromDecoder,
+    Keep,
+    NoSpace,
+    Ready,
+    Stage,
+    StageConnections,
+    Staged,
+    ToDecoder,
+)
+from collector.decoder.decode import Decoded, decode_block
+from collector.decoder.parquet import PartIdentity, Share, stage_connections
+from collector.errors import CollectorError, NoSpaceError
+from collector.ipc.channel import Channel
+from collector.ipc.child import become_child
+from collector.storage.fs import DISK
+from collector.storage.journal import JournalReader
+
+ShareKey = tuple[int, int, int]
+"""Batch, share, attempt."""
+
+
+@dataclass(slots=True)
+class Asked:
+    """A decoded block whose claims wait for their answer."""
+
+    order: Decode
+    decoded: Decoded
+    cpu_us: int
+
+
+class DecoderProcess:
+    """One message after another; the state is what is between a block and its staged share."""
+
+    def __init__(
+        self, channel: Channel[ToDecoder], journal: Path, staging: Path, identity: PartIdentity
+    ) -> None:
+        self._channel = channel
+        self._journal = JournalReader(journal)
+        self._staging = staging
+        self._identity = identity
+        self._asked: dict[int, Asked] = {}
+        self._shares: dict[ShareKey, Share] = {}
+        self._given_up: set[ShareKey] = set()
+        self._segment = 0
+
+    def run(self) -> None:
+        """Blocks until the coordinator is gone."""
+        while (message := self._channel.receive()) is not None:
+            match message:
+                case Decode():
+                    self._decode(message)
+                case Keep():
+                    self._finish(message.seq, np.frombuffer(message.drop, dtype="<u4"))
+                case Stage():
+                    self._stage(message)
+                case StageConnections():
+                    self._stage_connections(message)
+
+    def _decode(self, order: Decode) -> None:
+        if _key(order) in self._given_up:
+            return
+        began = time.thread_time_ns()
+        self._forget_old_segments(order.block.segment)
+        payload = self._journal.payload(order.block)
+        decoded = decode_block(payload, order.block, instance=self._identity.instance)
+        payload.release()
+        self._asked[order.block.seq] = Asked(order, decoded, (time.thread_time_ns() - began) // 1000)
+        claimed = decoded.has_id
+        if not claimed.any():
+            self._finish(order.block.seq, np.empty(0, dtype=np.uint32))
+            return
+        high, low, lines = decoded.high, decoded.low, decoded.lines
+        if not claimed.all():
+            high, low, lines = high[claimed], low[claimed], lines[claimed]
+        self._send(Claims(order.block.seq, high.tobytes(), low.tobytes(), lines.tobytes()))
+
+    def _finish(self, seq: int, drop: np.ndarray) -> None:
+        asked = self._asked.pop(seq, None)
+        if asked is None:  # its share was given up while the answer was under way
+            return
+        order = asked.order
+        began = time.thread_time_ns()
+        try:
+            done = self._share(order).add(asked.decoded, drop, seq=seq)
+        except NoSpaceError as error:
+            self._give_up(_key(order), error)
+            return
+        cpu_us = asked.cpu_us + (time.thread_time_ns() - began) // 1000
+        self._send(msgspec.structs.replace(done, cpu_us=cpu_us))
+
+    def _share(self, order: Decode) -> Share:
+        key = _key(order)
+        if key not in self._shares:
+            batch, number, attempt = key
+            self._shares[key] = Share(
+                DISK, self._staging, self._identity, batch=batch, share=number, attempt=attempt
+            )
+        return self._shares[key]
+
+    def _stage(self, order: Stage) -> None:
+        key = (order.batch, order.share, order.attempt)
+        if key in self._given_up:
+            return
+        share = self._shares[key]
+        try:
+            files = share.stage(order)
+        except NoSpaceError as error:
+            self._give_up(key, error)
+            return
+        del self._shares[key]
+        self._send(
+            Staged(
+                batch=order.batch,
+                share=order.share,
+                attempt=order.attempt,
+                files=tuple(files),
+                rows=share.rows,
+                resends=share.resends,
+                rejects=share.rejects,
+            )
+        )
+
+    def _stage_connections(self, order: StageConnections) -> None:
+        try:
+            files = stage_connections(DISK, self._staging, self._identity, order)
+        except NoSpaceError as error:
+            self._send(NoSpace(order.first, 0, 0, str(error)))
+            return
+        self._send(Staged(order.first, 0, 0, tuple(files), rows=len(order.rows), resends=0, rejects=0))
+
+    def _give_up(self, key: ShareKey, error: NoSpaceError) -> None:
+        """No room: the share's files make room for others, and all of it runs again later."""
+        self._given_up.add(key)
+        if (share := self._shares.pop(key, None)) is not None:
+            share.discard()
+        self._asked = {seq: asked for seq, asked in self._asked.items() if _key(asked.order) != key}
+        self._send(NoSpace(*key, reason=str(error)))
+
+    def _forget_old_segments(self, segment: int) -> None:
+        """Freed segments are recycled under other numbers, so an old mapping is only memory held."""
+        if segment != self._segment:
+            if self._segment:
+                self._journal.release(self._segment)
+            self._segment = segment
+
+    def _send(self, message: FromDecoder) -> None:
+        self._channel.send(message)
+
+
+def _key(order: Decode) -> ShareKey:
+    return order.batch, order.share, order.attempt
+
+
+def _arguments(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m collector.decoder.process")
+    for name, kind in (
+        ("channel", int),
+        ("parent", int),
+        ("journal", Path),
+        ("staging", Path),
+        ("stream", str),
+        ("instance", str),
+        ("durability", str),
+    ):
+        parser.add_argument(f"--{name}", type=kind, required=True)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str]) -> int:
+    arguments = _arguments(argv)
+    become_child(arguments.parent)
+    pa.set_cpu_count(1)
+    pa.set_io_thread_count(1)
+    channel: Channel[ToDecoder] = Channel.from_fd(arguments.channel, ToDecoder)
+    identity = PartIdentity(arguments.instance, arguments.stream, arguments.durability)
+    process = DecoderProcess(channel, arguments.journal, arguments.staging, identity)
+    try:
+        channel.send(Ready(arguments.parent))
+        process.run()
+    except BrokenPipeError:
+        return 0
+    except CollectorError as error:
+        channel.send(Failed(error.exit_code, str(error)))
+        return int(error.exit_code)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import pytest
+from harness import Collector, Service
+
+from collector.simulator.settings import SimulatorSettings
+
+
+@pytest.fixture
+def make_service():
+    """Starts simulators; they end with the test."""
+    services = []
+
+    def make(**settings) -> Service:
+        defaults = {"seed": 7, "hits_per_second": 2000.0, "ghost_s": 0.4, "overlap_s": 0.5, "heartbeat_s": 0.2}
+        service = Service(SimulatorSettings(**{**defaults, **settings}))
+        services.append(service)
+        return service
+
+    yield make
+    for service in services:
+        service.close()
+
+
+@pytest.fixture
+def make_collector(tmp_path):
+    """Makes collectors; whatever still runs at the end of the test is killed, and must have left no child."""
+    collectors = []
+
+    def make(service: Service, **settings) -> Collector:
+        folder = tmp_path / f"collector-{len(collectors)}"
+        folder.mkdir()
+        wait_s = settings.pop("wait_s", 0.6)
+        collectors.append(Collector(service, folder, wait_s=wait_s, settings=settings))
+        return collectors[-1]
+
+    yield make
+    for collector in collectors:
+        if collector.process is not None and collector.process.poll() is None:
+            collector.kill_all()
+            print(collector.log)

@@ -1,0 +1,127 @@
+"""One connection in, Parquet out: the whole job on real sockets, processes and files."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+from harness import PATIENCE_S, wait_until
+
+TOTAL = 3000
+
+
+def test_every_hit_of_a_stream_is_a_row_once(make_service, make_collector):
+    """A stream without trouble: all hits, no other, one connection, tidy folders, exit 0."""
+    service = make_service(total=TOTAL)
+    collector = make_collector(service)
+    assert collector.run("--stop-after-hits", str(TOTAL)) == 0, collector.log
+    collector.assert_complete(TOTAL)
+    collector.assert_tidy()
+    assert len(service.requests) == 1
+
+
+def test_a_cut_connection_is_waited_out_and_its_overlap_dropped(make_service, make_collector):
+    """After a reset the next request comes a floor later; what the service sends again is dropped."""
+    service = make_service(total=TOTAL)
+    collector = make_collector(service)
+    collector.start("--stop-after-hits", str(TOTAL))
+    wait_until(lambda: service.sent > TOTAL // 3, "a third of the hits")
+    assert service.cut("rst") == 1
+    assert collector.wait() == 0, collector.log
+    collector.assert_complete(TOTAL)
+    collector.assert_tidy()
+    assert len(service.requests) >= 2
+    assert collector.ledger().totals.resends > 0
+
+
+def test_connections_say_what_happened(make_service, make_collector):
+    """One row per connection and hour, one per gap, and the hits add up."""
+    service = make_service(total=TOTAL)
+    collector = make_collector(service)
+    collector.start("--stop-after-hits", str(TOTAL))
+    wait_until(lambda: service.sent > TOTAL // 3, "a third of the hits")
+    service.cut("fin")
+    assert collector.wait() == 0, collector.log
+    rows = collector.table("connections").to_pylist()
+    connections = [row for row in rows if row["kind"] == "connection"]
+    (gap,) = [row for row in rows if row["kind"] == "gap"]
+    assert sum(row["hits"] for row in connections) == TOTAL
+    assert gap["reason"] == "lost"
+    assert gap["suspected_gap"] == "no"
+    assert (gap["ended_at"] - gap["began_at"]).total_seconds() >= collector.wait_s
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_signal_drains_and_a_restart_goes_on(make_service, make_collector, name):
+    """The first signal drains and exits 0; the next run waits out the floor and misses nothing."""
+    service = make_service(total=TOTAL)
+    collector = make_collector(service, **{"parts.max_age_s": 30})
+    collector.start()
+    wait_until(lambda: service.sent > TOTAL // 2, "half of the hits")
+    collector.process.send_signal(getattr(signal, name))
+    assert collector.wait() == 0, collector.log
+    committed = collector.rows()
+    assert committed > 0, "what was in hand is committed by the drain"
+    assert collector.run("--stop-after-hits", str(TOTAL), "--set", "parts.max_age_s=0.5") == 0, collector.log
+    collector.assert_complete(TOTAL)
+    collector.assert_tidy()
+
+
+def test_enough_rows_already_means_no_request(make_service, make_collector):
+    """--stop-after-hits counts earlier runs: recover, exit 0, leave the service alone."""
+    service = make_service(total=100)
+    collector = make_collector(service)
+    assert collector.run("--stop-after-hits", "100") == 0, collector.log
+    asked = len(service.requests)
+    assert collector.run("--stop-after-hits", "100") == 0, collector.log
+    assert len(service.requests) == asked
+
+
+def test_a_second_collector_is_refused_at_once(make_service, make_collector):
+    """The state folder has one owner: exit 5, and the first is undisturbed."""
+    service = make_service(total=TOTAL)
+    first = make_collector(service)
+    first.start("--stop-after-hits", str(TOTAL))
+    wait_until(lambda: service.sent > 0, "the stream to begin")
+    second = make_collector(service)
+    second.folder = first.folder
+    assert second.run() == 5
+    assert first.wait(PATIENCE_S) == 0, first.log
+    first.assert_complete(TOTAL)
+
+
+def test_another_stream_does_not_get_this_state_folder(make_service, make_collector):
+    """A state folder made for one stream is refused for another: exit 2, with both names."""
+    service = make_service(total=10)
+    collector = make_collector(service)
+    assert collector.run("--stop-after-hits", "10") == 0, collector.log
+    assert collector.run("--state", str(collector.state), "--stream", "other") == 2
+    assert "demo-stream" in collector.log.splitlines()[-1]
+
+
+def test_a_silent_stream_is_held(make_service, make_collector):
+    """No hits and only signs of life: the connection stays, nothing is written, a drain is clean."""
+    service = make_service(total=0)
+    collector = make_collector(service)
+    collector.start("--stop-after", "2")
+    assert collector.wait() == 0, collector.log
+    assert len(service.requests) == 1
+    assert collector.rows() == 0
+    collector.assert_tidy()
+
+
+def test_no_secret_is_in_any_file_argument_or_child(make_service, make_collector, tmp_path):
+    """The token reaches the reader through its channel alone."""
+    canary = "canary-2f6b1d3c9a"
+    service = make_service(total=TOTAL, token=canary)
+    collector = make_collector(service)
+    collector.start(environment={"LIVESTREAM_TOKEN": canary, "LIVESTREAM_CLIENT_ID": "simulator-key"})
+    wait_until(lambda: service.sent > 500, "some hits")
+    for pid in collector.children().values():
+        for where in ("cmdline", "environ"):
+            with open(f"/proc/{pid}/{where}", "rb") as text:
+                assert canary.encode() not in text.read()
+    assert collector.drain() == 0, collector.log
+    for path in collector.folder.rglob("*"):
+        if path.is_file():
+            assert canary.encode() not in path.read_bytes(), path
