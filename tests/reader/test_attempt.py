@@ -9,12 +9,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Outcome as Result
-from conftest import drive, options, order_for
+from attempt_rig import drive, options, order_for, run_attempt
 from hostile_server import (
     LAST_CHUNK,
     STREAM_HEAD,
@@ -34,14 +32,12 @@ from collector.errors import ConfigurationError
 from collector.reader.attempt import Attempt
 from collector.reader.session import DRAINED
 
-Run = Callable[..., Result]
 
-
-def test_a_stream_comes_raw_and_whole(run: Run) -> None:
+def test_a_stream_comes_raw_and_whole() -> None:
     """The body is what was sent, still gzip, whatever its chunks; a clean end is an end."""
     body = gzipped(100)
     with HostileServer(answering(STREAM_HEAD, chunked(body, 7), LAST_CHUNK)) as server:
-        result = run(order_for(server.url()))
+        result = run_attempt(order_for(server.url()))
     assert (result.verdict.outcome, result.verdict.status) == (Outcome.ENDED, 200)
     assert result.raw == body
     assert result.attempt.bytes_received == len(body)
@@ -49,10 +45,10 @@ def test_a_stream_comes_raw_and_whole(run: Run) -> None:
     assert (result.attempt.stream.host, result.attempt.stream.hops) == ("127.0.0.1", 0)
 
 
-def test_the_request_is_exactly_the_documented_one(run: Run) -> None:
+def test_the_request_is_exactly_the_documented_one() -> None:
     """GET over HTTP/1.1 with the three documented headers, Host and User-Agent, and nothing else."""
     with HostileServer(answering(head("503 Busy", "Content-Length: 0"))) as server:
-        run(order_for(server.url()))
+        run_attempt(order_for(server.url()))
     line, *headers = server.requests[0].decode().rstrip("\r\n").split("\r\n")
     assert line == "GET /api/1/stream/shop?maxConnections=1 HTTP/1.1"
     assert sorted(headers) == sorted(
@@ -78,7 +74,7 @@ STREAM = STREAM_HEAD + chunked(gzipped(3), 40) + LAST_CHUNK
 
 
 @pytest.mark.parametrize("rst", [False, True], ids=["FIN", "RST"])
-def test_a_cut_at_every_byte(run: Run, rst: bool) -> None:
+def test_a_cut_at_every_byte(rst: bool) -> None:
     """Cut in the head, a chunk size, the gzip header, a block, a record, a character: only whole
     records come out, and only the whole stream counts as a clean end."""
     status_line = STREAM.index(b"\r\n") + 2
@@ -88,7 +84,7 @@ def test_a_cut_at_every_byte(run: Run, rst: bool) -> None:
     with HostileServer(answering_in_turn(*scripts)) as server:
         order = order_for(server.url())
         for cut in cuts:
-            result = run(order)
+            result = run_attempt(order)
             lines = result.lines()
             assert lines == records(3)[: len(lines)], cut
             allowed = {Outcome.LOST} if cut >= status_line else {Outcome.NO_STATUS}
@@ -101,7 +97,7 @@ STATUSES = (201, 204, 304, 400, 401, 403, 404, 405, 406, 409, 418, 424, 429, 500
 
 
 @pytest.mark.parametrize("status", STATUSES)
-def test_a_status_with_and_without_a_body(run: Run, status: int) -> None:
+def test_a_status_with_and_without_a_body(status: int) -> None:
     """Every status is reported with the words of its JSON body, where there are some."""
     body = b'{"error_description":"because \xc3\xa9"}'
     scripts = [
@@ -114,19 +110,19 @@ def test_a_status_with_and_without_a_body(run: Run, status: int) -> None:
     ]
     has_body = status not in {204, 304}
     with HostileServer(answering_in_turn(*scripts)) as server:
-        verdicts = [run(order_for(server.url())).verdict for _ in scripts]
+        verdicts = [run_attempt(order_for(server.url())).verdict for _ in scripts]
     assert {(v.outcome, v.status, v.retry_after_s) for v in verdicts} == {(Outcome.STATUS, status, None)}
     words = ["because é" if has_body else ""] * 4 + ["", ""]
     assert [v.error_description for v in verdicts] == words
 
 
-def test_retry_after_is_read(run: Run) -> None:
+def test_retry_after_is_read() -> None:
     """The header comes through; its forms are tested where it is parsed."""
     with HostileServer(answering(head("429 Slow", "Retry-After: 17", "Content-Length: 0"))) as server:
-        assert run(order_for(server.url())).verdict.retry_after_s == 17
+        assert run_attempt(order_for(server.url())).verdict.retry_after_s == 17
 
 
-def test_an_endless_error_body_is_bounded(run: Run) -> None:
+def test_an_endless_error_body_is_bounded() -> None:
     """No more than the limit of a body that is no stream is read."""
 
     def script(peer: Peer) -> None:
@@ -135,11 +131,11 @@ def test_an_endless_error_body_is_bounded(run: Run) -> None:
             peer.send(b" " * 65536)
 
     with HostileServer(script) as server:
-        verdict = run(order_for(server.url())).verdict
+        verdict = run_attempt(order_for(server.url())).verdict
     assert (verdict.outcome, verdict.status) == (Outcome.STATUS, 500)
 
 
-def test_a_slow_error_body_is_not_waited_for(run: Run) -> None:
+def test_a_slow_error_body_is_not_waited_for() -> None:
     """The status counts once the time for the answer is over, though its body never ends."""
 
     def script(peer: Peer) -> None:
@@ -147,64 +143,67 @@ def test_a_slow_error_body_is_not_waited_for(run: Run) -> None:
         peer.until_closed()
 
     with HostileServer(script) as server:
-        verdict = run(order_for(server.url()), options(header_timeout_s=0.2)).verdict
+        verdict = run_attempt(order_for(server.url()), options(header_timeout_s=0.2)).verdict
     assert (verdict.outcome, verdict.status) == (Outcome.STATUS, 409)
 
 
-def test_an_interim_response_is_no_answer(run: Run) -> None:
+def test_an_interim_response_is_no_answer() -> None:
     """A 103 before the 200 changes nothing."""
     early = head("103 Early Hints", "Location: http://elsewhere/")
     with HostileServer(answering(early, STREAM)) as server:
-        result = run(order_for(server.url()))
+        result = run_attempt(order_for(server.url()))
     assert (result.verdict.outcome, result.lines()) == (Outcome.ENDED, records(3))
 
 
 # ---------------------------------------------------------------- nothing, slow, endless
 
 
-def test_nothing_listens(run: Run) -> None:
+def test_nothing_listens() -> None:
     """Refused: nothing was reached."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    verdict = run(order_for(f"http://127.0.0.1:{port}/")).verdict
+    verdict = run_attempt(order_for(f"http://127.0.0.1:{port}/")).verdict
     assert (verdict.outcome, verdict.status) == (Outcome.UNREACHED, 0)
     assert "127.0.0.1" in verdict.detail
 
 
-def test_no_such_host(run: Run) -> None:
+def test_no_such_host() -> None:
     """A name that does not resolve: nothing was reached."""
-    assert run(order_for("https://stream.invalid/")).verdict.outcome is Outcome.UNREACHED
+    assert run_attempt(order_for("https://stream.invalid/")).verdict.outcome is Outcome.UNREACHED
 
 
-def test_a_connection_that_is_never_accepted(run: Run) -> None:
+def test_a_connection_that_is_never_accepted() -> None:
     """The connect timeout covers the TLS handshake: nothing was reached."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         order = order_for(f"https://127.0.0.1:{silent.getsockname()[1]}/")
-        result = run(order, options(connect_timeout_s=0.2))
+        result = run_attempt(order, options(connect_timeout_s=0.2))
     assert result.verdict.outcome is Outcome.UNREACHED
     assert result.elapsed_s < 2
 
 
 @pytest.mark.parametrize("rst", [False, True], ids=["FIN", "RST"])
-def test_a_tls_handshake_cut_short(run: Run, rst: bool) -> None:
+def test_a_tls_handshake_cut_short(rst: bool) -> None:
     """No byte of the request was sent: nothing was reached."""
     with HostileServer(answering(rst=rst), read_request=False) as server:
-        assert run(order_for(server.url().replace("http:", "https:"))).verdict.outcome is Outcome.UNREACHED
+        assert (
+            run_attempt(order_for(server.url().replace("http:", "https:"))).verdict.outcome
+            is Outcome.UNREACHED
+        )
 
 
 @pytest.mark.parametrize(
     "answer", [b"", b"HTTP/1.", b"SSH-2.0-OpenSSH\r\n", b"HTTP/0.9 x\r\n\r\n", b"\0" * 50]
 )
-def test_no_status_line(run: Run, answer: bytes) -> None:
+def test_no_status_line(answer: bytes) -> None:
     """The request was sent and what came back is no status: a stream may be held."""
     with HostileServer(answering(answer)) as server:
-        assert run(order_for(server.url())).verdict.outcome is Outcome.NO_STATUS
+        assert run_attempt(order_for(server.url())).verdict.outcome is Outcome.NO_STATUS
 
 
 @pytest.mark.parametrize(
     ("begin", "outcome"), [(b"HTTP/1.1 200 ", Outcome.NO_STATUS), (b"HTTP/1.1 200 OK\r\nX: ", Outcome.LOST)]
 )
-def test_slow_headers(run: Run, begin: bytes, outcome: Outcome) -> None:
+def test_slow_headers(begin: bytes, outcome: Outcome) -> None:
     """Bytes that trickle in do not extend the time for the answer."""
 
     def script(peer: Peer) -> None:
@@ -213,7 +212,7 @@ def test_slow_headers(run: Run, begin: bytes, outcome: Outcome) -> None:
             peer.send(b"x")
 
     with HostileServer(script) as server:
-        result = run(order_for(server.url()), options(header_timeout_s=0.3))
+        result = run_attempt(order_for(server.url()), options(header_timeout_s=0.3))
     assert result.verdict.outcome is outcome
     assert "0.3 s" in result.verdict.detail
     assert 0.3 <= result.elapsed_s < 2
@@ -223,7 +222,7 @@ def test_slow_headers(run: Run, begin: bytes, outcome: Outcome) -> None:
     ("status", "outcome"),
     [("200 OK", Outcome.LOST), ("409 Conflict", Outcome.STATUS), ("302 Found", Outcome.REDIRECT)],
 )
-def test_endless_headers(run: Run, status: str, outcome: Outcome) -> None:
+def test_endless_headers(status: str, outcome: Outcome) -> None:
     """Headers are taken to their limit, no further."""
 
     def script(peer: Peer) -> None:
@@ -232,12 +231,12 @@ def test_endless_headers(run: Run, status: str, outcome: Outcome) -> None:
             peer.send(b"X-Filler: " + b"y" * 1000 + b"\r\n")
 
     with HostileServer(script) as server:
-        verdict = run(order_for(server.url())).verdict
+        verdict = run_attempt(order_for(server.url())).verdict
     assert verdict.outcome is outcome
     assert outcome is Outcome.STATUS or "65536 bytes of headers" in verdict.detail
 
 
-def test_silence_is_a_stall_after_the_idle_time(run: Run) -> None:
+def test_silence_is_a_stall_after_the_idle_time() -> None:
     """Counted from the last byte; before the 200 it is not the idle time that counts."""
 
     def script(peer: Peer) -> None:
@@ -248,7 +247,7 @@ def test_silence_is_a_stall_after_the_idle_time(run: Run) -> None:
         peer.until_closed()
 
     with HostileServer(script) as server:
-        result = run(order_for(server.url(), idle_timeout_s=0.3))
+        result = run_attempt(order_for(server.url(), idle_timeout_s=0.3))
     assert (result.verdict.outcome, result.verdict.status) == (Outcome.STALLED, 200)
     assert result.raw == b"\n" * 5
     assert result.elapsed_s >= 0.8
@@ -257,7 +256,7 @@ def test_silence_is_a_stall_after_the_idle_time(run: Run) -> None:
 SILENT_NAME_SERVER = """
 import fcntl, selectors, socket, struct, sys, time
 sys.path[:0] = sys.argv[1:]
-from conftest import drive, options, order_for
+from attempt_rig import drive, options, order_for
 from collector.reader.attempt import Attempt
 from collector.reader.session import DRAINED
 

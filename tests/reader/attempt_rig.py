@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 
 import certifi
-import pytest
 
 from collector.core.framing import Framer
 from collector.core.messages import Connect
@@ -20,7 +19,7 @@ ALLOWED = ("127.0.0.1", "localhost")
 
 
 @dataclasses.dataclass
-class Outcome:
+class Result:
     """What came of an attempt."""
 
     verdict: Verdict
@@ -63,17 +62,12 @@ def drive(
     return raw
 
 
-@pytest.fixture
-def run() -> Callable[..., Outcome]:
-    """Runs one attempt to its verdict."""
-
-    def run(order: Connect, with_options: Options | None = None) -> Outcome:
-        began = time.monotonic()
-        with selectors.DefaultSelector() as selector:
-            attempt = Attempt(order, with_options or options(), selector)
-            raw = drive(attempt, selector, lambda: attempt.verdict is not None)
-            assert attempt.verdict is not None
-            assert not selector.get_map(), "a finished attempt watches no socket"
-            return Outcome(attempt.verdict, attempt, raw, time.monotonic() - began)
-
-    return run
+def run_attempt(order: Connect, with_options: Options | None = None) -> Result:
+    """One attempt to its verdict."""
+    began = time.monotonic()
+    with selectors.DefaultSelector() as selector:
+        attempt = Attempt(order, with_options or options(), selector)
+        raw = drive(attempt, selector, lambda: attempt.verdict is not None)
+        assert attempt.verdict is not None
+        assert not selector.get_map(), "a finished attempt watches no socket"
+        return Result(attempt.verdict, attempt, raw, time.monotonic() - began)
