@@ -119,9 +119,19 @@ class Policy:
     # ------------------------------------------------------------ in
 
     def start(
-        self, record: FloorRecord | None, *, existed: bool, boot_id: str, now: float, orphaned: bool = False
+        self,
+        record: FloorRecord | None,
+        *,
+        existed: bool,
+        boot_id: str,
+        now: float,
+        orphaned: bool = False,
+        full: bool = False,
     ) -> tuple[State, tuple[Action, ...]]:
-        """The state to begin with. ``existed`` and ``orphaned``: see ``floor_record.resume``."""
+        """The state to begin with. ``existed`` and ``orphaned``: see ``floor_record.resume``.
+
+        ``full``: there is no room yet; as after ``Full``, nothing is sent before ``Room``.
+        """
         resumed = resume(
             record,
             existed=existed,
@@ -140,6 +150,7 @@ class Policy:
             row=resumed.row,
             words=resumed.words,
             counters=resumed.counters,
+            full=full,
         )
         actions: list[Action] = [SyncRecord(self._record(state, now))] if resumed.rewrite else []
         if resumed.loud:

@@ -402,6 +402,15 @@ def test_no_request_while_full() -> None:
     assert shell.step(Tick()) == (GetToken(renew=False),)
 
 
+def test_start_without_room_waits_for_it() -> None:
+    """A start whose shell is not ready to take a stream sends nothing before there is room."""
+    policy = Policy(ReconnectSettings(WAIT_S))
+    state, _ = policy.start(None, existed=False, boot_id=BOOT, now=1.0, full=True)
+    assert policy.step(state, Tick(), 2.0, 0.0) == (state, ())
+    state, _ = policy.step(state, Room(), 3.0, 0.0)
+    assert policy.step(state, Tick(), 3.0, 0.0)[1] == (GetToken(renew=False),)
+
+
 def test_full_while_the_token_is_got_sends_nothing() -> None:
     """Room is looked at again at the last moment."""
     shell = Shell()

@@ -1,0 +1,275 @@
+"""Where the token of the next request comes from: a static one, or OAuth Server-to-Server.
+
+Runs in the coordinator, beside everything else on its loop. The invariants: a token is renewed ahead of
+its expiry for the *next* request and never touches the connection that is open; no secret is in any
+message, log line or representation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import ssl
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+import aiohttp
+import msgspec
+
+from collector.core.reconnect_events import TokenFailed
+from collector.core.reconnect_table import Row, wait_for
+from collector.core.remedies import TokenFailure, token_in_words
+from collector.credentials import Credentials, Secret
+from collector.errors import CollectorError, RefusedError
+from collector.escaping import printable, without_secrets
+from collector.settings import Settings
+from collector.telemetry import log
+
+TIMEOUT_S: Final = 30.0
+"""For a whole exchange with the token endpoint."""
+
+MAX_ANSWER_BYTES: Final = 64 * 1024
+"""A token is 1 to 2 KB; whatever is longer is no answer."""
+
+RENEW_AT: Final = 0.8
+"""The part of its life after which a token is renewed."""
+
+RENEW_JITTER: Final = 0.1
+"""At most this part of its life earlier, so that many collectors do not renew together."""
+
+LONGEST_LIFE_S: Final = 86_400.0
+"""Longer lives are not believed: Adobe says about 24 h, and some answers count milliseconds."""
+
+_MAX_DETAIL_CHARACTERS: Final = 300
+_LOOK_S: Final = 60.0
+"""How often the clock is looked at: time passes while the machine is suspended, a sleep does not notice."""
+
+_REFUSALS: Final = frozenset({400, 401, 403})
+_PASSING: Final = frozenset({"server_error", "temporarily_unavailable", "slow_down"})
+"""OAuth error codes that a later try may cure."""
+
+
+class TokenError(CollectorError):
+    """Raised when no token could be had. Its message has the remedy, ``detail`` only what happened."""
+
+    failure = TokenFailure.NETWORK
+
+    def __init__(self, detail: str, *, status: int = 0, retry_after_s: float | None = None) -> None:
+        self.detail = printable(without_secrets(detail), _MAX_DETAIL_CHARACTERS)
+        self.status = status
+        self.retry_after_s = retry_after_s
+        super().__init__(token_in_words(self.failure, self.detail))
+
+    def event(self) -> TokenFailed:
+        """For the reconnect policy."""
+        return TokenFailed(self.failure, self.detail, self.retry_after_s)
+
+
+class TokenNetworkError(TokenError):
+    """Raised when the token endpoint was not reached, failed, or gave an answer that is no token."""
+
+
+class TokenUntrustedError(TokenError):
+    """Raised when the token endpoint's certificate is not trusted."""
+
+    failure = TokenFailure.UNTRUSTED
+
+
+class InvalidClientError(TokenError, RefusedError):
+    """Raised when the token endpoint knows us and says no."""
+
+    failure = TokenFailure.INVALID_CLIENT
+
+
+class StaticToken:
+    """The one token there is."""
+
+    def __init__(self, token: Secret) -> None:
+        self._token = token
+
+    async def get(self, *, renew: bool) -> str:
+        """The token. ``renew`` cannot be had; the policy does not ask for it."""
+        del renew
+        return self._token.reveal()
+
+    async def keep_fresh(self) -> None:
+        """Nothing to do, until cancelled: the same shape as ``OAuthToken``."""
+        await asyncio.Event().wait()
+
+
+@dataclass(frozen=True, slots=True)
+class _Lease:
+    token: Secret
+    renew_s: float
+    expires_s: float
+
+
+class _Answer(msgspec.Struct):
+    access_token: str
+    expires_in: float = 3600.0
+
+
+class _Refusal(msgspec.Struct):
+    error: str
+    error_description: str = ""
+
+
+def boottime_s() -> float:
+    """Seconds since boot, suspended time included: a token ages while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+@dataclass(slots=True)
+class OAuthToken:
+    """Tokens from the endpoint, by client id and client secret (grant type ``client_credentials``).
+
+    *Source*: developer.adobe.com, guides/authentication/ServerToServerAuthentication.
+    """
+
+    url: str
+    client_id: Secret
+    client_secret: Secret
+    scope: str
+    ca_file: str
+    wait_s: float
+    """``reconnect.wait_s``, of which the waits of ``keep_fresh`` are multiples."""
+    now: Callable[[], float] = boottime_s
+    random: Callable[[], float] = random.random
+    timeout_s: float = TIMEOUT_S
+    _lease: _Lease | None = field(default=None, init=False, repr=False)
+    _tls: ssl.SSLContext | None = field(default=None, init=False, repr=False)
+    _one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock, init=False, repr=False)
+
+    async def get(self, *, renew: bool) -> str:
+        """A token for the next request. ``renew``: the last one was refused, so only a new one will do.
+
+        *Blocks* for at most ``timeout_s`` when one must be had from the endpoint.
+        *Raises* ``TokenError``.
+        """
+        async with self._one_at_a_time:
+            if renew:
+                self._lease = None
+            lease = self._lease
+            if lease is not None and self.now() < lease.renew_s:
+                return lease.token.reveal()
+            try:
+                return (await self._renewed()).token.reveal()
+            except TokenError:
+                if lease is None or self.now() >= lease.expires_s:
+                    raise
+                return lease.token.reveal()
+
+    async def keep_fresh(self) -> None:
+        """Renew each token when it is due, until cancelled, so that no reconnect waits for it.
+
+        A failure is logged and tried again after the waits of the reconnect table; it ends nothing, as the
+        connection that is open does not need the token any more.
+        """
+        failures = 0
+        while True:
+            lease = self._lease
+            if lease is None or self.now() < lease.renew_s:
+                await asyncio.sleep(_LOOK_S if lease is None else min(lease.renew_s - self.now(), _LOOK_S))
+                continue
+            try:
+                async with self._one_at_a_time:
+                    if self._lease is lease:
+                        await self._renewed()
+                failures = 0
+            except TokenError as error:
+                wait_s = self._wait_s(error, failures)
+                failures += 1
+                log("token.failed", reason=str(error), status=error.status, retry_s=wait_s)
+                await asyncio.sleep(wait_s)
+
+    def _wait_s(self, error: TokenError, failures: int) -> float:
+        row = Row.TOKEN_UNREACHED if error.failure is TokenFailure.NETWORK else Row.UNTRUSTED
+        return wait_for(row, failures, self.wait_s, self.random(), error.retry_after_s)
+
+    async def _renewed(self) -> _Lease:
+        answer = await self._ask()
+        life_s = min(max(answer.expires_in, 0.0), LONGEST_LIFE_S)
+        now = self.now()
+        renew_s = now + life_s * (RENEW_AT - RENEW_JITTER * self.random())
+        self._lease = _Lease(Secret(answer.access_token), renew_s, now + life_s)
+        log("token.renewed", expires_in_s=answer.expires_in)
+        return self._lease
+
+    async def _ask(self) -> _Answer:
+        try:
+            status, retry_after, body = await self._exchange()
+        except aiohttp.ClientConnectorCertificateError as error:
+            raise TokenUntrustedError(str(error)) from error
+        except TimeoutError as error:
+            raise TokenNetworkError(f"no answer within {self.timeout_s:g} s") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise TokenNetworkError(str(error) or type(error).__name__) from error
+        if status != 200:
+            raise _failure(status, retry_after, body)
+        return _token_in(body)
+
+    async def _exchange(self) -> tuple[int, str, bytes]:
+        """Status, ``Retry-After`` and body. Redirects are not followed: the form holds the secret."""
+        if self._tls is None:
+            self._tls = ssl.create_default_context(cafile=self.ca_file)
+        form = {
+            "grant_type": "client_credentials",
+            "client_id": self.client_id.reveal(),
+            "client_secret": self.client_secret.reveal(),
+            "scope": self.scope,
+        }
+        timeout = aiohttp.ClientTimeout(total=self.timeout_s)
+        async with (
+            aiohttp.ClientSession(timeout=timeout, trust_env=True) as session,
+            session.post(self.url, data=form, ssl=self._tls, allow_redirects=False) as response,
+        ):
+            body = b""
+            async for chunk in response.content.iter_any():
+                body += chunk
+                if len(body) > MAX_ANSWER_BYTES:
+                    raise TokenNetworkError(f"the answer is longer than {MAX_ANSWER_BYTES} bytes")
+            return response.status, response.headers.get("Retry-After", ""), body
+
+
+TokenSource = StaticToken | OAuthToken
+
+
+def token_source(settings: Settings, credentials: Credentials, *, ca_file: str) -> TokenSource:
+    """What the credentials allow: a static token, or tokens that are renewed."""
+    if credentials.token is not None:
+        return StaticToken(credentials.token)
+    assert credentials.client_secret is not None  # noqa: S101 - credentials have the one or the other
+    return OAuthToken(
+        url=settings.auth.token_url,
+        client_id=credentials.api_key,
+        client_secret=credentials.client_secret,
+        scope=settings.auth.scope,
+        ca_file=ca_file,
+        wait_s=settings.reconnect.wait_s,
+    )
+
+
+def _token_in(body: bytes) -> _Answer:
+    try:
+        answer = msgspec.json.decode(body, type=_Answer, strict=False)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        # Not "from" it: what the error quotes may be a part of a token.
+        raise TokenNetworkError(f"the answer is no token ({type(error).__name__})") from None
+    if not answer.access_token or not all("!" <= char <= "~" for char in answer.access_token):
+        raise TokenNetworkError("the answer's access_token is empty or holds characters no token has")
+    return answer
+
+
+def _failure(status: int, retry_after: str, body: bytes) -> TokenError:
+    """An answer other than 200. Only an OAuth refusal in so many words counts as one."""
+    try:
+        refusal = msgspec.json.decode(body, type=_Refusal)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        refusal = _Refusal("")
+    said = ": ".join(filter(None, (f"status {status}", refusal.error, refusal.error_description)))
+    seconds = retry_after if retry_after.isascii() and retry_after.isdigit() else ""
+    refused = status == 401 or (status in _REFUSALS and refusal.error and refusal.error not in _PASSING)
+    kind = InvalidClientError if refused else TokenNetworkError
+    return kind(said, status=status, retry_after_s=float(seconds) if seconds else None)
