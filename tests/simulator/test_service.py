@@ -22,10 +22,8 @@ from collector.simulator.server import Simulator
 from collector.simulator.settings import SimulatorSettings
 from collector.simulator.stream import Encoder, chunks
 
-Scene = Callable[[Simulator], Awaitable[None]]
 
-
-def play(scene: Scene, **settings: Any) -> None:
+def play(scene: Callable[[Simulator], Awaitable[None]], **settings: Any) -> None:
     """Run a scene against a service of its own."""
 
     async def main() -> None:
