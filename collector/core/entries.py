@@ -9,6 +9,8 @@ held connection since the state folder was made.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from collector.core.messages import Closed, StagedFile, Totals
@@ -100,8 +102,7 @@ class GapSeen(msgspec.Struct, frozen=True, tag=True):
     ended_us: int
     reason: str
     detail: str
-    suspected: str
-    """no, possible or likely."""
+    suspected: Literal["no", "possible", "likely"]
     rule: str
 
 

@@ -1,0 +1,427 @@
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from faulty_disk import Crashed, Fate, FaultyDisk, LossyDisk
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from isal.isal_zlib import crc32
+
+from collector.core.messages import Block
+from collector.errors import DamagedError, NewerVersionError, StorageError
+from collector.storage.fs import DISK, Disk
+from collector.storage.journal import JournalReader, JournalWriter, Recovered, free_segment, recover
+from collector.storage.segments import (
+    BLOCK_HEADER_BYTES,
+    SEGMENT_HEADER_BYTES,
+    free_name,
+    segment_name,
+    space_of,
+)
+
+SMALL = SEGMENT_HEADER_BYTES + 3 * space_of(24)
+
+
+class Journal:
+    """A folder of small segments and what was written to it."""
+
+    def __init__(self, root: Path, *, segment_bytes: int = SMALL, disk: Disk = DISK) -> None:
+        self.folder = root / "journal"
+        self.quarantine = root / "quarantine"
+        self.folder.mkdir(parents=True)
+        self.quarantine.mkdir()
+        self.disk = disk
+        self.segment_bytes = segment_bytes
+        self.written: dict[int, bytes] = {}
+        self.blocks: list[Block] = []
+        self.synced = 0
+        self.start(1, 1)
+
+    def start(self, next_seq: int, next_segment: int) -> None:
+        self.next_segment = next_segment
+        self.free: list[int] = []
+        self.writer = JournalWriter(
+            self.disk, self.folder, next_seq=next_seq, segment_bytes=self.segment_bytes
+        )
+
+    def append(self, payload: bytes = b"x" * 24) -> Block:
+        while (block := self._try(payload)) is None:
+            recycled = free_name(self.free.pop(0)) if self.free else ""
+            self.writer.add_segment(self.next_segment, recycled)
+            self.next_segment += 1
+        self.written[block.seq] = payload
+        self.blocks.append(block)
+        return block
+
+    def _try(self, payload: bytes) -> Block | None:
+        return self.writer.append(payload, records=1, connection=1, flags=0, collected_at_us=1, held_us=1)
+
+    def sync(self) -> int:
+        self.synced = self.writer.sync()
+        return self.synced
+
+    def recover(self, after_seq: int = 0, known_durable_seq: int = 0, disk: Disk = DISK) -> Recovered:
+        return recover(
+            disk, self.folder, self.quarantine, after_seq=after_seq, known_durable_seq=known_durable_seq
+        )
+
+    def segment(self, number: int) -> Path:
+        return self.folder / segment_name(number)
+
+    def contents(self) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in self.folder.iterdir()}
+
+
+def written(root: Path, count: int, *, sync_each: bool = True) -> Journal:
+    journal = Journal(root)
+    for n in range(1, count + 1):
+        journal.append(bytes([n]) * 24)
+        if sync_each:
+            journal.sync()
+    journal.sync()
+    journal.writer.close()
+    return journal
+
+
+def flip(path: Path, at: int, bit: int = 1) -> None:
+    data = bytearray(path.read_bytes())
+    data[at] ^= bit
+    path.write_bytes(data)
+
+
+# ---------------------------------------------------------------- nothing wrong
+
+
+def test_an_empty_folder_goes_on_after_what_is_committed(tmp_path: Path) -> None:
+    """Every segment was freed and deleted: numbering goes on."""
+    journal = Journal(tmp_path)
+    found = journal.recover(after_seq=41)
+    assert (found.blocks, found.next_seq, found.next_segment, found.cut) == ([], 42, 1, None)
+
+
+def test_only_blocks_after_the_committed_ones_are_given(tmp_path: Path) -> None:
+    """And per segment the last block, whether committed or not."""
+    journal = written(tmp_path, 7)
+    found = journal.recover(after_seq=4)
+    assert [block.seq for block in found.blocks] == [5, 6, 7]
+    assert found.last_block == {1: 3, 2: 6, 3: 7}
+    assert (found.next_seq, found.next_segment, found.cut) == (8, 4, None)
+
+
+def test_a_spare_segment_without_a_block_is_deleted(tmp_path: Path) -> None:
+    """The next reader is granted another number."""
+    journal = Journal(tmp_path)
+    journal.append()
+    journal.writer.add_segment(2)
+    journal.sync()
+    journal.writer.close()
+    found = journal.recover()
+    assert found.last_block == {1: 1}
+    assert found.next_segment == 3
+    assert os.listdir(journal.folder) == [segment_name(1)]
+
+
+def test_committed_segments_may_be_missing_in_any_order(tmp_path: Path) -> None:
+    """Freed files can go in any order when the host dies."""
+    for missing in ([1], [2], [1, 2], []):
+        journal = written(tmp_path / repr(missing), 10)
+        for number in missing:
+            journal.segment(number).unlink()
+        assert [block.seq for block in journal.recover(after_seq=7).blocks] == [8, 9, 10]
+
+
+def test_blocks_that_were_written_but_not_synced_are_made_durable(tmp_path: Path) -> None:
+    """A killed reader's last blocks are whole in memory: they are synced before they are given."""
+    journal = Journal(tmp_path)
+    journal.append()
+    journal.sync()
+    journal.append()
+    journal.writer.close()
+    disk = FaultyDisk()
+    assert len(journal.recover(known_durable_seq=1, disk=disk).blocks) == 2
+    assert "fdatasync" in disk.calls
+    assert "fdatasync" not in _calls(journal, known_durable_seq=2)
+
+
+def _calls(journal: Journal, known_durable_seq: int) -> list[str]:
+    disk = FaultyDisk()
+    journal.recover(known_durable_seq=known_durable_seq, disk=disk)
+    return disk.calls
+
+
+# ---------------------------------------------------------------- a torn tail
+
+
+def test_a_tail_cut_at_any_byte_is_put_aside(tmp_path: Path) -> None:
+    """The longest whole prefix stays; the rest is in quarantine, and the next run finds nothing to cut."""
+    journal = written(tmp_path, 2)
+    last = journal.blocks[-1]
+    start, end = last.offset - BLOCK_HEADER_BYTES, last.offset + last.length
+    whole = journal.segment(1).read_bytes()
+    for size in range(start + 1, end):
+        journal.segment(1).write_bytes(whole[:size])
+        found = journal.recover()
+        assert [block.seq for block in found.blocks] == [1]
+        assert found.cut is not None
+        assert (found.cut.segment, found.cut.offset, found.cut.seq) == (1, start, 2)
+        (torn,) = journal.quarantine.iterdir()
+        assert torn.read_bytes() == whole[start:size].rstrip(b"\0")
+        assert journal.segment(1).stat().st_size == start
+        assert journal.recover().cut is None
+        torn.unlink()
+
+
+def test_torn_blocks_in_later_segments_are_cut_too(tmp_path: Path) -> None:
+    """Blocks after a hole were never reported: they are put aside with it."""
+    journal = Journal(tmp_path)
+    for _ in range(8):
+        journal.append()
+    journal.writer.close()
+    flip(journal.segment(1), journal.blocks[1].offset)
+    found = journal.recover()
+    assert [block.seq for block in found.blocks] == [1]
+    assert found.cut is not None
+    assert "block 2 in segment 1" in str(found.cut)
+    assert len(list(journal.quarantine.iterdir())) == 3
+    assert os.listdir(journal.folder) == [segment_name(1)]
+    assert journal.recover().blocks == found.blocks
+
+
+def test_a_cut_segment_is_never_extended(tmp_path: Path) -> None:
+    """The next writer goes on in a new segment, and the chain leads there."""
+    journal = written(tmp_path, 2)
+    flip(journal.segment(1), journal.blocks[1].offset)
+    found = journal.recover()
+    journal.start(found.next_seq, found.next_segment)
+    block = journal.append(b"again")
+    journal.sync()
+    journal.writer.close()
+    assert (block.seq, block.segment) == (2, 2)
+    again = journal.recover()
+    assert [found.seq for found in again.blocks] == [1, 2]
+    assert bytes(JournalReader(journal.folder).payload(again.blocks[1])) == b"again"
+
+
+# ---------------------------------------------------------------- damage
+
+
+@pytest.mark.parametrize("bit", [1, 128])
+def test_a_bit_flipped_in_a_block_that_a_later_one_proves_durable(tmp_path: Path, bit: int) -> None:
+    """At every byte, the length field too: the start is refused and nothing is changed."""
+    journal = written(tmp_path, 5)
+    for victim in journal.blocks[:3]:
+        path = journal.segment(victim.segment)
+        for at in range(victim.offset - BLOCK_HEADER_BYTES, victim.offset + victim.length):
+            flip(path, at, bit)
+            before = journal.contents()
+            with pytest.raises(
+                DamagedError, match=rf"segment: block {victim.seq}, which was durable"
+            ) as caught:
+                journal.recover()
+            assert f"bytes {victim.offset - BLOCK_HEADER_BYTES} to " in str(caught.value)
+            assert journal.contents() == before
+            flip(path, at, bit)
+    assert os.listdir(journal.quarantine) == []
+
+
+def test_a_bit_flipped_in_the_last_block(tmp_path: Path) -> None:
+    """Nothing in the journal proves that it was durable, so it is damage only if the caller knows."""
+    journal = written(tmp_path, 2)
+    last = journal.blocks[-1]
+    for at in range(last.offset - BLOCK_HEADER_BYTES, last.offset + last.length):
+        flip(journal.segment(1), at)
+        with pytest.raises(DamagedError):
+            journal.recover(known_durable_seq=2)
+        flip(journal.segment(1), at)
+    flip(journal.segment(1), last.offset)
+    assert [block.seq for block in journal.recover().blocks] == [1]
+
+
+def test_a_bit_flipped_in_a_committed_payload_does_not_matter(tmp_path: Path) -> None:
+    """Its records are in committed parts; what follows is still found."""
+    journal = written(tmp_path, 5)
+    flip(journal.segment(1), journal.blocks[1].offset)
+    assert [block.seq for block in journal.recover(after_seq=2).blocks] == [3, 4, 5]
+
+
+def test_a_missing_segment_in_the_middle_is_damage(tmp_path: Path) -> None:
+    """The blocks after it say that it was durable."""
+    journal = written(tmp_path, 9)
+    journal.segment(2).unlink()
+    with pytest.raises(DamagedError, match="block 4, which was durable, is damaged or missing"):
+        journal.recover()
+
+
+def test_missing_segments_are_damage_when_the_caller_knows(tmp_path: Path) -> None:
+    """Also when none is left at all."""
+    journal = written(tmp_path, 3)
+    journal.segment(1).unlink()
+    with pytest.raises(DamagedError, match="no segment is left"):
+        journal.recover(known_durable_seq=3)
+
+
+def test_swapped_segments_are_damage(tmp_path: Path) -> None:
+    """A header knows its number."""
+    journal = written(tmp_path, 6)
+    journal.segment(1).rename(tmp_path / "one")
+    journal.segment(2).rename(journal.segment(1))
+    (tmp_path / "one").rename(journal.segment(2))
+    with pytest.raises(DamagedError, match="under another's name"):
+        journal.recover()
+
+
+def test_a_symbolic_link_is_no_segment(tmp_path: Path) -> None:
+    """Even one to the real file."""
+    journal = written(tmp_path, 2)
+    journal.segment(1).rename(tmp_path / "elsewhere")
+    journal.segment(1).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StorageError, match="not a regular file"):
+        journal.recover()
+
+
+def test_a_segment_header_that_does_not_check_out_is_damage(tmp_path: Path) -> None:
+    """It was durable before the file had its name, so no crash explains it."""
+    journal = written(tmp_path, 1)
+    whole = journal.segment(1).read_bytes()
+    for at in range(52):
+        flip(journal.segment(1), at)
+        with pytest.raises((DamagedError, NewerVersionError)):
+            journal.recover()
+        journal.segment(1).write_bytes(whole)
+    os.truncate(journal.segment(1), 100)
+    with pytest.raises(DamagedError, match="it was cut"):
+        journal.recover()
+
+
+def test_a_newer_segment_is_refused_before_anything_is_cut(tmp_path: Path) -> None:
+    """Also when an older segment has a torn tail."""
+    journal = written(tmp_path, 4)
+    flip(journal.segment(1), journal.blocks[2].offset)
+    fields = struct.pack("<8sHxxxxxxQ16sQ", b"LSsegmnt", 2, 2, b"s" * 16, 5000)
+    journal.segment(2).write_bytes((fields + struct.pack("<I", crc32(fields))).ljust(5000, b"?"))
+    before = journal.contents()
+    with pytest.raises(NewerVersionError, match="version 2"):
+        journal.recover()
+    assert journal.contents() == before
+
+
+def test_what_looks_like_a_block_inside_a_payload_is_none(tmp_path: Path) -> None:
+    """A hostile record cannot know the segment's salt, so it cannot prove anything durable."""
+    journal = Journal(tmp_path, segment_bytes=1 << 16)
+    fake = struct.pack("<4sHHQQIIqqQ", b"LSbk", 1, 0, 5, 1, 0, 0, 0, 0, 99)
+    fake += struct.pack("<I", crc32(fake))
+    journal.append(b"start")
+    journal.sync()
+    block = journal.append(fake * 50)
+    journal.writer.close()
+    flip(journal.segment(1), block.offset + block.length - 1)
+    assert [found.seq for found in journal.recover().blocks] == [1]
+
+
+# ---------------------------------------------------------------- crashes
+
+
+def test_recovery_can_itself_be_cut_short(tmp_path: Path) -> None:
+    """The process dies at every disk call of it; the next one ends where an undisturbed one does."""
+    journal = Journal(tmp_path / "start")
+    for _ in range(8):
+        journal.append()
+    journal.writer.add_segment(9)
+    journal.writer.close()
+    flip(journal.segment(2), journal.blocks[4].offset)
+    expected = None
+    for call in range(200):
+        root = tmp_path / str(call)
+        shutil.copytree(tmp_path / "start", root)
+        disk = FaultyDisk(call)
+        with contextlib.suppress(Crashed):
+            recover(disk, root / "journal", root / "quarantine", after_seq=0)
+        found = recover(DISK, root / "journal", root / "quarantine", after_seq=0)
+        files = {path.name: path.read_bytes() for path in (root / "journal").iterdir()}
+        state = (found.blocks, found.next_seq, files)
+        expected = expected or state
+        assert state == expected
+        assert len(list((root / "quarantine").glob("*.torn"))) == 2
+        if call and not disk.fired:
+            break
+    assert not disk.fired
+    assert [block.seq for block in found.blocks] == [1, 2, 3, 4]
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("append"), st.integers(0, 40)),
+        st.tuples(st.just("sync"), st.just(0)),
+        st.tuples(st.just("free"), st.just(0)),
+        st.tuples(st.just("power"), st.integers(0, 2**16)),
+        st.tuples(st.just("killed"), st.just(0)),
+    ),
+    max_size=40,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(steps=STEPS, fates=st.lists(st.sampled_from(Fate), min_size=1, max_size=20))
+def test_after_any_crash_every_synced_block_is_there_and_no_wrong_one(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int]], fates: list[Fate]
+) -> None:
+    """Appends, syncs, recycled segments, kills and power cuts in any order.
+
+    Each unsynced write is kept, dropped or garbled; what is found is always a prefix of what was
+    written, at least up to the last sync, byte for byte.
+    """
+    disk = LossyDisk()
+    journal = Journal(tmp_path_factory.mktemp("j"), disk=disk)
+    committed = 0
+    fate = _cycle(fates)
+    for what, number in [*steps, ("power", 7)]:
+        if what == "append":
+            journal.append(os.urandom(number))
+        elif what == "sync":
+            journal.sync()
+        elif what == "free":
+            committed = _free(journal, committed)
+        else:
+            journal.writer.close()
+            if what == "power":
+                disk.lose_power(fate, number)
+            committed = _restart(journal, committed)
+    journal.writer.close()
+
+
+def _cycle(fates: list[Fate]) -> Callable[[], Fate]:
+    position = iter(range(10**9))
+    return lambda: fates[next(position) % len(fates)]
+
+
+def _free(journal: Journal, committed: int) -> int:
+    """Commit all that is durable and free the segments that hold nothing else."""
+    committed = max(committed, journal.synced)
+    live = {block.segment for block in journal.blocks if block.seq > committed}
+    newest = journal.blocks[-1].segment if journal.blocks else 0
+    for number in sorted({block.segment for block in journal.blocks} - live - {newest}):
+        free_segment(DISK, journal.folder, number)
+        journal.free.append(number)
+        journal.blocks = [block for block in journal.blocks if block.segment != number]
+    return committed
+
+
+def _restart(journal: Journal, committed: int) -> int:
+    found = journal.recover(committed, journal.synced, journal.disk)
+    assert found.next_seq > journal.synced
+    assert [block.seq for block in found.blocks] == list(range(committed + 1, found.next_seq))
+    reader = JournalReader(journal.folder)
+    for block in found.blocks:
+        assert bytes(reader.payload(block)) == journal.written[block.seq]
+    again = journal.recover(after_seq=committed)
+    assert (again.blocks, again.cut) == (found.blocks, None)
+    journal.blocks = [block for block in journal.blocks if block.seq < found.next_seq]
+    journal.synced = found.next_seq - 1
+    journal.start(found.next_seq, found.next_segment)
+    return committed
