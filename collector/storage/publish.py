@@ -49,7 +49,7 @@ def publish(
 
 def folder_mode(mode: int) -> int:
     """Of folders that hold files of this mode: 0755 for 0644, 0700 for 0600."""
-    return mode | (mode & 0o444) >> 2
+    return 0o700 | mode | (mode & 0o444) >> 2
 
 
 def _down_to(root: Path, folder: Path) -> set[Path]:
