@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -258,7 +259,9 @@ def recover(
     next_segment = max((*used, *free), default=0) + 1
     segments: list[MappedSegment] = []
     try:
-        segments.extend(MappedSegment(disk, folder, number) for number in used)
+        for number in used:
+            with suppress(FileNotFoundError):  # freed since, by a commit beside us
+                segments.append(MappedSegment(disk, folder, number))
         chain = _Chain(after_seq)
         for segment in segments:
             chain.follow(segment)

@@ -160,8 +160,10 @@ def test_a_full_disk_leaves_no_half_entry(tmp_path: Path) -> None:
     CommitLog.open(DISK, path).close()
     log = CommitLog.open(disk, path)
     log.append(ENTRIES[0])
+    end = path.stat().st_size
     with pytest.raises(NoSpaceError):
         log.append(INTENT)
+    assert path.stat().st_size == end
     assert log.append(ENTRIES[1]) == 2
     log.close()
     assert entries_of(path) == NUMBERED[:2]

@@ -114,6 +114,13 @@ def test_a_run_of_a_newer_version_is_refused(tmp_path: Path, monkeypatch: pytest
         Run(DISK, path)
 
 
+def test_a_run_is_durable_when_it_is_written(tmp_path: Path) -> None:
+    """The last thing that happens to it is its sync."""
+    disk = FaultyDisk()
+    write(tmp_path, [1, 2], 1, 1, disk=disk)
+    assert disk.calls[-1] == "fsync"
+
+
 def test_a_run_there_is_no_room_for_leaves_nothing_behind(tmp_path: Path) -> None:
     """Whichever write says so."""
     for call in range(1, 10):

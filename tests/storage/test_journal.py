@@ -23,6 +23,7 @@ from collector.storage.journal import (
 from collector.storage.segments import (
     BLOCK_HEADER_BYTES,
     SEGMENT_HEADER_BYTES,
+    MappedSegment,
     list_segments,
     segment_name,
     space_of,
@@ -223,8 +224,14 @@ def test_sync_never_claims_what_was_appended_after_it_began(tmp_path: Path) -> N
     go_on.set()
     thread.join()
     assert results == [1]
-    assert writer.sync() == 2
+    third = appended(writer, b"z" * 20)
+    assert writer.sync() == 3
     writer.close()
+    segment = MappedSegment(DISK, tmp_path / "journal", third.segment)
+    header = segment.header_at(third.offset - BLOCK_HEADER_BYTES)
+    segment.close()
+    assert header is not None
+    assert header.synced_seq == 1
 
 
 def test_a_full_segment_is_synced_before_its_successor_counts(tmp_path: Path) -> None:
@@ -285,6 +292,48 @@ def test_stale_blocks_of_a_recycled_segment_never_come_back(tmp_path: Path) -> N
     assert found.blocks == [block]
     assert found.cut is None
     assert b"old!" in (folder / segment_name(2)).read_bytes()
+
+
+def test_every_use_of_a_segment_has_its_own_salt(tmp_path: Path) -> None:
+    """What a record can learn of one block's checksum helps it nowhere else."""
+    folder = tmp_path / "journal"
+    writer = writer_on(folder)
+    writer.add_segment(1)
+    first = (folder / segment_name(1)).read_bytes()[24:40]
+    writer.close()
+    free_segment(DISK, folder, 1)
+    writer = writer_on(folder)
+    writer.add_segment(2, free_name(1))
+    writer.close()
+    assert (folder / segment_name(2)).read_bytes()[24:40] != first
+
+
+def test_a_recycled_segment_without_a_block_is_not_taken_for_torn(tmp_path: Path) -> None:
+    """Its old bytes begin where its first block will be."""
+    folder = tmp_path / "journal"
+    folder.mkdir()
+    (folder / free_name(1)).write_bytes(b"stale" * 10_000)
+    writer = writer_on(folder)
+    writer.add_segment(2, free_name(1))
+    writer.close()
+    assert recovered(folder).cut is None
+
+
+def test_a_segment_is_durable_before_it_is_used(tmp_path: Path) -> None:
+    """Header, then name; and the freeing of a recycled one before anything."""
+    disk = FaultyDisk()
+    folder = tmp_path / "journal"
+    writer = writer_on(folder, disk=disk)
+    writer.add_segment(1)
+    writer.close()
+    made = ["open", "truncate", "allocate", "pwritev", "fsync", "rename_noreplace", "open", "fsync"]
+    assert disk.calls == made
+    free_segment(DISK, folder, 1)
+    disk.calls.clear()
+    writer = writer_on(folder, disk=disk)
+    writer.add_segment(2, free_name(1))
+    writer.close()
+    assert disk.calls == ["open", "fsync", *made]
 
 
 def test_a_recycled_segment_gets_the_size_it_is_made_with(tmp_path: Path) -> None:

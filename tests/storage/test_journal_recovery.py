@@ -155,6 +155,21 @@ def _calls(journal: Journal, known_durable_seq: int) -> list[str]:
     return disk.calls
 
 
+def test_a_segment_freed_while_the_journal_is_read_is_left_out(tmp_path: Path) -> None:
+    """A commit goes on while a dead reader's tail is recovered."""
+
+    class Freeing(Disk):
+        def size(self, path: object) -> int:
+            if journal.segment(1).exists():
+                free_segment(DISK, journal.folder, 1)
+            return super().size(path)  # type: ignore[arg-type]
+
+    journal = written(tmp_path, 5)
+    found = journal.recover(after_seq=4, disk=Freeing())
+    assert [block.seq for block in found.blocks] == [5]
+    assert found.last_block == {2: 5}
+
+
 # ---------------------------------------------------------------- a torn tail
 
 
