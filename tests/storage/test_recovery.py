@@ -189,7 +189,7 @@ def test_a_batch_that_cannot_be_finished_names_the_way_on(dead: Root, spoil: str
         (dead.state.staging / "one").unlink()
     else:
         (dead.state.staging / "one").write_bytes(b"two")
-    with pytest.raises(StorageError, match="batch 1 was decided but cannot be finished: .*one.*; "):
+    with pytest.raises(StorageError, match=r"batch 1 was decided but cannot be finished: .*one.*; "):
         dead.recover()
     assert dead.entries()[-1] == ConnectionsIntent.__name__
     assert (dead.state.staging / "undecided").exists()
