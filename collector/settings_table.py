@@ -274,7 +274,9 @@ class Status:
     """The status page."""
 
     listen: str = _setting(
-        Kind.ADDRESS, "127.0.0.1:9464", "Address of the status page and metrics; port 0 takes a free one."
+        Kind.ADDRESS,
+        "127.0.0.1:9464",
+        "Kept for the status page and metrics, which this version does not have: nothing listens.",
     )
 
 

@@ -16,6 +16,7 @@ from collector.settings import Settings
 
 def run(settings: Settings, files: Sequence[Path]) -> int:
     """Until every record of every file is committed. *Raises* ``CollectorError``."""
+    paths = [path.resolve() for path in files]
     companions: list[Companion] = []
     if sys.stderr.isatty():
         from collector.commands.view import file_progress  # noqa: PLC0415 - rich takes 0.1 s
@@ -28,7 +29,7 @@ def run(settings: Settings, files: Sequence[Path]) -> int:
             coordinator = Coordinator(
                 settings, foundation, environment=scrubbed_environment(os.environ), ca_file=""
             )
-            return await coordinator.run_files(files, companions=companions)
+            return await coordinator.run_files(paths, companions=companions)
 
         code = on_loop(decode())
         totals = foundation.ledger.totals

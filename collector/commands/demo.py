@@ -34,10 +34,8 @@ ghost_s = {GHOST_S}
 overlap_s = 2.0
 
 [[rule]]
-requests = [1]
-[rule.cut]
-after_s = {{cut_after_s}}
-how = "rst"
+requests = "1"
+cut = {{{{ after_s = {{cut_after_s}}, how = "rst" }}}}
 """
 
 
@@ -50,8 +48,8 @@ def run(*, seconds: float, output: Path | None) -> int:
     print(
         f"A simulated Livestream sends {total:,} hits at {HITS_PER_SECOND} a second and cuts the connection"
         f" after {seconds / 3:.0f} s.\n"
-        f"The collector waits {WAIT_S:g} s before it connects again: the demo shortens the floor, which at the"
-        " real service is 60 s.\n"
+        f"The collector waits {WAIT_S:g} s before it connects again: the demo shortens the floor, which is"
+        " 60 s at the real service.\n"
         f"Output: {folder}\n",
         flush=True,
     )
@@ -116,7 +114,7 @@ FROM hits GROUP BY 1 ORDER BY 1
 PAGES: Final = "SELECT pageName AS page, count(*) AS hits FROM hits GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 5"
 GAPS: Final = """
 SELECT strftime(began_at, '%H:%M:%S') AS "from", strftime(ended_at, '%H:%M:%S') AS "to",
-       round(epoch(ended_at - began_at), 1) AS seconds, reason, detail,
+       round(epoch(ended_at - began_at), 1) AS seconds, reason,
        suspected_gap AS "hits missed?", suspected_gap_rule AS why
 FROM connections WHERE kind = 'gap' ORDER BY began_at
 """
@@ -128,7 +126,7 @@ CONNECTIONS: Final = (
 def _summary(database: Any, folder: Path, total: int) -> int:
     from rich.console import Console  # noqa: PLC0415 - 0.1 s that --help must not pay
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     database.execute("SET TimeZone = 'UTC'")
     for view in ("hits", "connections"):
         files = f"{folder}/{view}/**/*.parquet".replace("'", "''")
@@ -146,9 +144,7 @@ def _summary(database: Any, folder: Path, total: int) -> int:
         f"{rows:,} rows of {total:,} hits sent: missing {missing}, doubled {doubled}"
         f" ({resends:,} hits that the service sent again were dropped)"
     )
-    console.print(
-        f"Query it yourself: SELECT * FROM read_parquet('{folder}/hits/**/*.parquet')", soft_wrap=True
-    )
+    console.print(f"Query it yourself: duckdb -c \"FROM '{folder}/hits/**/*.parquet' LIMIT 10\"")
     if missing or doubled:
         raise VerificationError(f"missing {missing}, doubled {doubled}")
     return ExitCode.DONE
@@ -169,10 +165,11 @@ def _counts(database: Any, total: int) -> tuple[int, int, int]:
 
 def _table(title: str, result: Any) -> Any:
     from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
 
     table = Table(title=title, title_justify="left")
     for name in (column[0] for column in result.description):
         table.add_column(name)
     for row in result.fetchall():
-        table.add_row(*(f"{value:,}" if isinstance(value, int) else str(value) for value in row))
+        table.add_row(*(Text(f"{value:,}" if isinstance(value, int) else str(value)) for value in row))
     return table

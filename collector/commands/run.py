@@ -35,7 +35,7 @@ def run(
         from collector.commands.view import live_view  # noqa: PLC0415 - rich takes 0.1 s
 
         companions.append(live_view)
-    with lay_foundation(settings) as foundation:
+    with lay_foundation(settings, credentials) as foundation:
         if stop_after_hits is not None and foundation.ledger.totals.rows >= stop_after_hits:
             log("run.stopped", reason=f"{foundation.ledger.totals.rows} rows are committed already")
             return ExitCode.DONE
@@ -51,7 +51,7 @@ def run(
                 static_token=credentials.is_static,
                 stop_after_hits=stop_after_hits,
                 stop_after_s=stop_after_s,
-                companions=companions,
+                companions=[*companions, lambda _: tokens.keep_fresh()],
             )
 
         return on_loop(collect())

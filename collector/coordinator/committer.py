@@ -18,7 +18,7 @@ from collector.core.batching import Batch
 from collector.core.ledger import LogState
 from collector.core.messages import Block, FileKind, StagedFile
 from collector.errors import NoSpaceError
-from collector.storage.commitlog import BlockCount, Committed, CommitLog, Entry, Intent, ShareStaged
+from collector.storage.commitlog import BlockCount, CommitLog, Committed, Entry, Intent, ShareStaged
 from collector.storage.fs import Disk
 from collector.storage.ids import Merge, RunSet, merge_runs
 from collector.storage.layout import StateFolder
@@ -66,7 +66,7 @@ class Committer:
         self._mode = mode
         self._log = commit_log
         self._runs = runs
-        self._failed = failed
+        self.failed = failed
         self._soon: set[asyncio.Task[None]] = set()
         self._tidying = False
         self._merge_thread = StorageThread("merge")
@@ -94,7 +94,7 @@ class Committer:
     def _soon_done(self, task: asyncio.Task[None]) -> None:
         self._soon.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._failed(error)
+            self.failed(error)
 
     async def appended(self) -> None:
         """Returns once every ``append_soon`` so far is durable."""

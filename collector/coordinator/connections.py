@@ -111,6 +111,7 @@ def _gap(connection: Connection, began_us: int, reason: str, detail: str, cut_by
         gap_s=max(0, opened.opened_us - began_us) / 1e6,
         resends_at_start=connection.resends_at_start,
         cut_bytes=cut_bytes,
+        reset=opened.reset,
     )
     return GapSeen(
         connection=opened.after,

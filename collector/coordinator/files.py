@@ -7,7 +7,6 @@ goes on after its last accepted record, since the reader cuts a file into the sa
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,7 +90,7 @@ class Files:
         await self._committer.append(FileOpened(number, sha256, str(path), size))
         log("file.opened", connection=number, path=path, bytes=size, skip_records=skip)
         self._over = asyncio.get_running_loop().create_future()
-        self._intake.connect(ReadFile(number, os.path.abspath(path), skip, self._intake.held_us))
+        self._intake.connect(ReadFile(number, str(path), skip, self._intake.held_us))
         return await self._over
 
     def stop(self) -> None:

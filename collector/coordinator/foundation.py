@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from collector.core.floor_record import FloorRecord, held_until_us
 from collector.core.ledger import LogState
 from collector.core.messages import Closed, Outcome
+from collector.credentials import Credentials
 from collector.errors import ConfigurationError
 from collector.settings import Settings
 from collector.storage.commitlog import CommitLog, ConnectionClosed, Entry, Lost, Made
@@ -67,7 +68,7 @@ class Foundation:
 
 
 @contextmanager
-def lay_foundation(settings: Settings) -> Iterator[Foundation]:
+def lay_foundation(settings: Settings, credentials: Credentials | None = None) -> Iterator[Foundation]:
     """Takes the state folder and recovers it; gives it up at the end of the ``with`` block.
 
     *Raises*: InUseError; ConfigurationError when the folder belongs to another stream or the file
@@ -79,13 +80,19 @@ def lay_foundation(settings: Settings) -> Iterator[Foundation]:
         orphaned = lock.take_children()
         commit_log = CommitLog.open(DISK, state.commit_log)
         try:
-            yield _recovered(settings, state, lock, commit_log, orphaned=orphaned)
+            yield _recovered(settings, credentials, state, lock, commit_log, orphaned=orphaned)
         finally:
             commit_log.close()
 
 
 def _recovered(
-    settings: Settings, state: StateFolder, lock: StateLock, commit_log: CommitLog, *, orphaned: bool
+    settings: Settings,
+    credentials: Credentials | None,
+    state: StateFolder,
+    lock: StateLock,
+    commit_log: CommitLog,
+    *,
+    orphaned: bool,
 ) -> Foundation:
     ledger = LogState()
     for number, entry in commit_log.entries():
@@ -123,7 +130,7 @@ def _recovered(
         floor_existed=existed,
         boot_id=DISK.read_file("/proc/sys/kernel/random/boot_id").decode().strip(),
         orphaned=orphaned,
-        fingerprint=_fingerprint(settings),
+        fingerprint=_fingerprint(settings, ledger.instance, credentials),
     )
 
 
@@ -159,15 +166,12 @@ def _introduce(settings: Settings, commit_log: CommitLog, ledger: LogState) -> N
         )
 
 
-def _fingerprint(settings: Settings) -> str:
-    """Of every setting that a refusal may be about."""
-    about = (
-        settings.stream.url,
-        settings.stream.max_connections,
-        settings.auth.token_url,
-        settings.tls.ca_file,
-    )
-    return hashlib.sha256(repr(about).encode()).hexdigest()[:32]
+def _fingerprint(settings: Settings, instance: str, credentials: Credentials | None) -> str:
+    """Of everything that a refusal may be about. The secrets in it cannot be read back: 64 bits, keyed."""
+    about = repr((settings.stream, settings.auth, settings.tls))
+    secrets = (credentials.api_key, credentials.token, credentials.client_secret) if credentials else ()
+    about += repr([secret.reveal() for secret in secrets if secret is not None])
+    return hashlib.blake2b(about.encode(), key=instance.encode(), digest_size=8).hexdigest()
 
 
 # ---------------------------------------------------------------- the journal in memory

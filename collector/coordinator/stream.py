@@ -38,7 +38,6 @@ from collector.core.reconnect_events import (
     StreamOpened,
     SyncRecord,
     Tick,
-    TokenFailed,
     TokenReady,
     WaitUntil,
 )
@@ -111,6 +110,7 @@ class Stream:
         self._full = True  # until the reader is ready
         self._wait_began_us = 0
         self._attempts: dict[str, int] = {}
+        self._reset = False
         idle = settings.reconnect.idle_timeout_s
         self._silence = connections.Silence(None if idle == "auto" else float(idle))
         self._token = ""
@@ -180,11 +180,12 @@ class Stream:
     async def _get_token(self, *, renew: bool) -> None:
         try:
             self._token = await self._tokens.get(renew=renew)
+            self._tell(TokenReady(self._stored_reset()))
         except TokenError as error:
-            log("token.failed", reason=str(error))
-            self._tell(TokenFailed(error.failure, error.detail, error.retry_after_s))
-            return
-        self._tell(TokenReady(self._stored_reset()))
+            log("token.failed", reason=str(error), status=error.status)
+            self._tell(error.event())
+        except Exception as error:  # noqa: BLE001 - whatever it is ends the collector, not just this task
+            self._committer.failed(error)
 
     def _stored_reset(self) -> str | None:
         try:
@@ -195,6 +196,7 @@ class Stream:
 
     async def _send_request(self, reset: str | None) -> None:
         number = self._committer.ledger.next_connection
+        self._reset = reset is not None
         if reset is not None:
             await self._floor_thread.run(self._forget_reset)
             log("reset.consumed", value=reset, connection=number)
@@ -244,6 +246,7 @@ class Stream:
                 wait_us=wait_us,
                 attempts=self._attempts,
                 after=self._last_connection(),
+                reset=self._reset,
             )
         )
         self._attempts = {}

@@ -51,7 +51,7 @@ class Child(Generic[T]):
         return await self.channel.receive()
 
     async def reap(self, *, grace_s: float = 0.0) -> str:
-        """Closes the channel, gives the process ``grace_s`` to end by itself, then kills it; says how it ended."""
+        """Closes the channel, gives the process ``grace_s`` to end, then kills it. Says how it ended."""
         await self.channel.close()
         with contextlib.suppress(TimeoutError):
             if grace_s:

@@ -85,6 +85,8 @@ class ConnectionOpened(msgspec.Struct, frozen=True, tag=True):
     """Refused or failed requests before this one, by cause."""
     after: int
     """The connection before this one; 0: none."""
+    reset: bool = False
+    """Its request carried ``reset``."""
 
 
 class ConnectionClosed(msgspec.Struct, frozen=True, tag=True):

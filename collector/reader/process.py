@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
 import os
-import resource
 import selectors
 import signal
 import socket
@@ -38,6 +36,7 @@ from collector.core.messages import (
 )
 from collector.errors import CollectorError, ExitCode, ProtocolError
 from collector.ipc.channel import Channel
+from collector.ipc.child import become_child
 from collector.reader.attempt import Attempt
 from collector.reader.blocks import BlockWriter, DiskThread
 from collector.reader.files import FileSource
@@ -53,9 +52,6 @@ PROGRESS_INTERVAL_S: Final = 1.0
 NO_CONNECTION: Final = Progress(
     connection=0, bytes_received=0, records=0, paused=False, last_byte_us=0, held_us=0
 )
-
-_PR_SET_PDEATHSIG: Final = 1
-"""*Source*: prctl(2)."""
 
 
 class Reader:
@@ -169,7 +165,6 @@ class Reader:
 def main() -> int:
     """The process, from its arguments to its exit code."""
     arguments = _parser().parse_args()
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core would hold the token
     wake_read, wake_write = socket.socketpair()
     wake_read.setblocking(False)
     wake_write.setblocking(False)
@@ -177,11 +172,7 @@ def main() -> int:
     reader = Reader(arguments, channel, wake_read.fileno())
     signal.set_wakeup_fd(wake_write.fileno())
     signal.signal(signal.SIGTERM, lambda *_: reader.stop())
-    for name in (signal.SIGINT, signal.SIGHUP):  # they reach the whole group; the coordinator decides
-        signal.signal(name, signal.SIG_IGN)
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != arguments.parent:
-        return ExitCode.DONE
+    become_child(arguments.parent)
     try:
         reader.run()
     except CollectorError as error:

@@ -54,7 +54,7 @@ def recover_state(
         redone = batch.batch
         with _naming(
             f"batch {redone} was decided but cannot be finished",
-            f"to run it again from the journal: run --redo-batch {redone}",
+            "put the file back from a copy; its records are in the journal as well",
         ):
             files = [file for share in batch.shares for file in share.files]
             publish(disk, state, output, files, mode=mode, redo=True)

@@ -12,8 +12,8 @@ def make_service():
     services = []
 
     def make(**settings) -> Service:
-        defaults = {"seed": 7, "hits_per_second": 2000.0, "ghost_s": 0.4, "overlap_s": 0.5, "heartbeat_s": 0.2}
-        service = Service(SimulatorSettings(**{**defaults, **settings}))
+        usual = {"seed": 7, "hits_per_second": 2000.0, "ghost_s": 0.4, "overlap_s": 0.5, "heartbeat_s": 0.2}
+        service = Service(SimulatorSettings(**{**usual, **settings}))
         services.append(service)
         return service
 

@@ -62,7 +62,8 @@ def test_a_signal_drains_and_a_restart_goes_on(make_service, make_collector, nam
     assert collector.wait() == 0, collector.log
     committed = collector.rows()
     assert committed > 0, "what was in hand is committed by the drain"
-    assert collector.run("--stop-after-hits", str(TOTAL), "--set", "parts.max_age_s=0.5") == 0, collector.log
+    collector.settings["parts.max_age_s"] = 0.5
+    assert collector.run("--stop-after-hits", str(TOTAL)) == 0, collector.log
     collector.assert_complete(TOTAL)
     collector.assert_tidy()
 
