@@ -30,7 +30,7 @@ from collector.storage.ids import RunLimits, RunSet
 from collector.storage.journal import Recovered
 from collector.storage.layout import StateFolder, new_instance
 from collector.storage.lock import StateLock
-from collector.storage.recovery import recover_state
+from collector.storage.recovery import RecoveredState, recover_state
 from collector.telemetry import log
 
 MEMORY_ROOT: Final = Path("/dev/shm")  # noqa: S108 - tmpfs is what durability = "memory" means
@@ -110,6 +110,7 @@ def _recovered(
         ledger=ledger,
         mode=settings.output.mode,
     )
+    _say_recovered(found)
     floor = FloorFile(DISK, state.floor, FloorRecord)
     record, existed = floor.read()
     _close_connections(commit_log, ledger, record, found.journal)
@@ -205,6 +206,18 @@ def _note_lost_memory(settings: Settings, journal: Path, commit_log: CommitLog, 
 
 
 # ---------------------------------------------------------------- what a crash left open
+
+
+def _say_recovered(found: RecoveredState) -> None:
+    if found.journal.cut is not None:
+        log("journal.cut", reason=str(found.journal.cut))
+    if found.journal.blocks or found.redone_batch is not None or found.staged_removed:
+        log(
+            "run.recovered",
+            blocks=len(found.journal.blocks),
+            intents=int(found.redone_batch is not None),
+            staged=found.staged_removed,
+        )
 
 
 def _close_connections(

@@ -82,6 +82,7 @@ class Coordinator:
         self.stream: Stream | None = None
         self.files: Files | None = None
         self.stop_after_hits: int | None = None
+        self._nothing_left = False
 
     def _make_intake(self) -> Intake:
         settings, foundation = self.settings, self.foundation
@@ -208,7 +209,9 @@ class Coordinator:
             for task in tasks:
                 if task.done():
                     task.result()
-            return await main
+            result = await main
+            self._say_stopped()
+            return result
         finally:
             self.intake.stop()
             self.pipeline.stop()
@@ -217,6 +220,8 @@ class Coordinator:
                 task.cancel()
             await asyncio.gather(main, *tasks, return_exceptions=True)
             self.committer.close()
+            if self._nothing_left and self.settings.journal.durability == "memory":
+                DISK.remove_folder(self.foundation.journal)
 
     async def _read_and_drain(
         self, read: Callable[[], Awaitable[T]], stop: Callable[[], None], drain_s: float | None
@@ -245,6 +250,7 @@ class Coordinator:
         except TimeoutError:
             pass
         left = self.pipeline.left_blocks()
+        self._nothing_left = not left
         log(
             "drain.ended",
             left_blocks=len(left),
@@ -318,6 +324,18 @@ class Coordinator:
         self._pids[name] = child.pid
         self.foundation.lock.record_children(self._pids.values())
         return child
+
+    def _say_stopped(self) -> None:
+        totals = self.ledger.totals
+        log(
+            "run.stopped",
+            reason=self._stop_reason or "nothing left to read",
+            records=totals.records,
+            rows=totals.rows,
+            resends=totals.resends,
+            rejects=totals.rejects,
+            duration_s=time.monotonic() - self.started_s,
+        )
 
     def _say_started(self) -> None:
         settings, foundation = self.settings, self.foundation

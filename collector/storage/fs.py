@@ -172,6 +172,13 @@ class Disk:
         with _translated("unlink", path):
             os.unlink(path)
 
+    def remove_folder(self, path: AnyPath) -> None:
+        """It and the files in it. For what lives in memory only: nothing is synced."""
+        for name in self.listdir(path):
+            self.unlink(os.path.join(path, name))
+        with _translated("rmdir", path):
+            os.rmdir(path)
+
     def make_folder(self, path: AnyPath, mode: int = 0o700) -> None:
         """With missing parents. New ones have exactly ``mode`` and are synced into their parent."""
         name = os.path.abspath(path)
