@@ -42,6 +42,10 @@ def run(
 
         async def collect() -> ExitCode:
             tokens = token_source(settings, credentials, ca_file=ca_file)
+
+            async def keep_token_fresh(_: Coordinator) -> None:
+                await tokens.keep_fresh()
+
             coordinator = Coordinator(
                 settings, foundation, environment=scrubbed_environment(os.environ), ca_file=ca_file
             )
@@ -51,7 +55,7 @@ def run(
                 static_token=credentials.is_static,
                 stop_after_hits=stop_after_hits,
                 stop_after_s=stop_after_s,
-                companions=[*companions, lambda _: tokens.keep_fresh()],
+                companions=[*companions, keep_token_fresh],
             )
 
         return on_loop(collect())

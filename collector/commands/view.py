@@ -73,13 +73,11 @@ async def live_view(coordinator: Coordinator) -> None:
 
 def _screen(coordinator: Coordinator, rate: Rate) -> Group:
     now_s = boottime_s()
-    view = coordinator.stream.view() if coordinator.stream is not None else None
-    return Group(_headline(view, now_s), _figures(coordinator, rate, now_s))
+    assert coordinator.stream is not None  # noqa: S101 - the view is of a live stream
+    return Group(_headline(coordinator.stream.view(), now_s), _figures(coordinator, rate, now_s))
 
 
-def _headline(view: ConnectionView | None, now_s: float) -> Text:
-    if view is None:
-        return Text("starting")
+def _headline(view: ConnectionView, now_s: float) -> Text:
     text = Text(
         f"{view.state.value} for {duration(now_s - view.since_s)}", style=_COLOURS.get(view.state, "bold")
     )

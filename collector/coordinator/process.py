@@ -201,7 +201,7 @@ class Coordinator:
             asyncio.create_task(self.intake.run()),
             asyncio.create_task(self._settle_hourly()),
             asyncio.create_task(self._watch_failure()),
-            *(asyncio.create_task(companion(self)) for companion in companions),
+            *(asyncio.create_task(self._accompany(companion)) for companion in companions),
         ]
         main = asyncio.create_task(self._read_and_drain(read, stop, drain_s))
         try:
@@ -257,6 +257,14 @@ class Coordinator:
             left_records=sum(block.records for block in left),
             duration_s=time.monotonic() - began_s,
         )
+
+    async def _accompany(self, companion: Companion) -> None:
+        """A defect in what only looks on must not end the intake."""
+        try:
+            await companion(self)
+        except Exception as error:  # noqa: BLE001
+            log("attention.needed", reason=f"{companion.__name__} failed: {error!r}")
+            await asyncio.Event().wait()  # until cancelled
 
     async def _settle_hourly(self) -> None:
         """Rows of hours that are over, also those that a crash left unwritten."""

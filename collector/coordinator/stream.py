@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 from urllib.parse import urlencode, urlsplit, urlunsplit
@@ -92,7 +91,6 @@ class Stream:
         committer: Committer,
         disk: Disk,
         state_folder: StateFolder,
-        changed: Callable[[], None] = lambda: None,
     ) -> None:
         self._settings = settings
         self._api_key = api_key
@@ -104,7 +102,6 @@ class Stream:
         self._committer = committer
         self._disk = disk
         self._reset_request = state_folder.reset_request
-        self._changed = changed
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._tasks: set[asyncio.Task[None]] = set()
         self._full = True  # until the reader is ready
@@ -114,7 +111,9 @@ class Stream:
         idle = settings.reconnect.idle_timeout_s
         self._silence = connections.Silence(None if idle == "auto" else float(idle))
         self._token = ""
-        self.state: State
+        self._started_s = boottime_s()
+        self.state: State | None = None
+        """``None``: the policy has not begun."""
         self.open: OpenConnection | None = None
 
     # ------------------------------------------------------------ the loop
@@ -124,13 +123,15 @@ class Stream:
         self.state = state
         exit_ = await self._carry_out_all(actions)
         while exit_ is None:
-            event = await self._next_event()
-            self.state, actions = self._policy.step(self.state, event, boottime_s(), random.random())  # noqa: S311
-            self._changed()
+            event = await self._next_event(state)
+            state, actions = self._policy.step(state, event, boottime_s(), random.random())  # noqa: S311
+            self.state = state
             exit_ = await self._carry_out_all(actions)
         return exit_
 
     def view(self) -> connections.ConnectionView:
+        if self.state is None:
+            return connections.starting(self._started_s)
         return connections.view(self._policy, self.state)
 
     def drain(self) -> None:
@@ -140,8 +141,8 @@ class Stream:
     def _tell(self, event: Event) -> None:
         self._events.put_nowait(event)
 
-    async def _next_event(self) -> Event:
-        due_s = min(self._policy.next_tick_s(self.state) - boottime_s(), LONGEST_SLEEP_S)
+    async def _next_event(self, state: State) -> Event:
+        due_s = min(self._policy.next_tick_s(state) - boottime_s(), LONGEST_SLEEP_S)
         if due_s <= 0 and self._events.empty():
             return Tick()
         try:

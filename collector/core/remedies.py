@@ -45,7 +45,7 @@ STATUSES: Final[Mapping[int, Remedy]] = {
     302: Remedy(
         "the service says another endpoint serves this stream (302)",
         ("the stream was moved to another data center or host",),
-        "Nothing: the collector goes there by itself and starts again at the configured URL after a loss.",
+        "Nothing to do: the collector goes there by itself and starts again at the configured URL after a loss.",
     ),
     400: Remedy(
         "the service says a parameter of the request is wrong (400)",
@@ -112,7 +112,7 @@ STATUSES: Final[Mapping[int, Remedy]] = {
     500: Remedy(
         "the service failed (500)",
         ("trouble at Adobe",),
-        f"Nothing: the collector tries again. If it lasts, ask {_CUSTOMER_CARE}.",
+        f"Nothing to do: the collector tries again. If it lasts, ask {_CUSTOMER_CARE}.",
     ),
     503: Remedy(
         "the service cannot serve the stream now (503)",
@@ -135,7 +135,7 @@ OUTCOMES: Final[Mapping[Outcome, Remedy]] = {
     Outcome.DRAINED: Remedy(
         "the collector closed the connection itself",
         ("it was told to stop",),
-        "Nothing: the next start waits until the service has noticed.",
+        "Nothing to do: the next start waits until the service has noticed.",
     ),
     Outcome.ENDED: Remedy(
         "the service ended the connection",
@@ -145,23 +145,23 @@ OUTCOMES: Final[Mapping[Outcome, Remedy]] = {
     Outcome.LOST: Remedy(
         "the connection was lost",
         ("trouble in the network between here and Adobe", "a proxy or firewall that cuts long connections"),
-        "Nothing: the collector connects again. If it happens often, check proxies and firewalls.",
+        "Nothing to do: the collector connects again. If it happens often, check proxies and firewalls.",
     ),
     Outcome.STALLED: Remedy(
         "nothing came for so long that the connection counts as dead",
         ("the report suite received no hits", "the connection died without a word"),
-        "Nothing: the collector connects again. If the report suite is that quiet, raise"
+        "Nothing to do: the collector connects again. If the report suite is that quiet, raise"
         " reconnect.idle_timeout_s.",
     ),
     Outcome.NO_STATUS: Remedy(
         "the request was sent, but no answer came",
         ("trouble in the network between here and Adobe", "trouble at Adobe"),
-        "Nothing: the collector tries again, after the wait of a lost connection: a stream may be held.",
+        "Nothing to do: the collector tries again, after the wait of a lost connection: a stream may be held.",
     ),
     Outcome.STATUS: Remedy(
         "the service gave an answer that it is not known to give",
         ("trouble at Adobe", "a proxy in between answered"),
-        f"Nothing: the collector tries again. If it lasts, check the proxy, then ask {_CUSTOMER_CARE}.",
+        f"Nothing to do: the collector tries again. If it lasts, check the proxy, then ask {_CUSTOMER_CARE}.",
     ),
     Outcome.UNREACHED: Remedy(
         "the service was not reached",
@@ -182,7 +182,7 @@ OUTCOMES: Final[Mapping[Outcome, Remedy]] = {
     Outcome.REDIRECT: Remedy(
         "the service sent us to an address that cannot be used",
         ("the redirect leads in a circle, to a foreign host or to a lesser scheme", "its target failed"),
-        f"Nothing: the collector tries again at stream.url. If it lasts, ask {_CUSTOMER_CARE}.",
+        f"Nothing to do: the collector tries again at stream.url. If it lasts, ask {_CUSTOMER_CARE}.",
     ),
     Outcome.READER_DIED: Remedy(
         "the process that holds the connection died",

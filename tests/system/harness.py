@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -100,9 +102,15 @@ class Collector:
         path = self.folder / "log.txt"
         return path.read_text() if path.exists() else ""
 
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """The log lines of an event over all runs; they must be written with ``log.format`` json."""
+        lines = self.log.rpartition("\n")[0].splitlines()
+        found = [json.loads(line) for line in lines if line.startswith("{")]
+        return [event for event in found if event["event"] == name]
+
     def start(self, *arguments: str, environment: dict[str, str] | None = None) -> None:
         command = [sys.executable, "-m", "collector", "run", "--url", self.service.url]
-        command += ["--output", str(self.output), *arguments]
+        command += ["--output", str(self.output)]
         settings = {
             "reconnect.wait_s": self.wait_s,
             "parts.max_age_s": 0.5,
@@ -111,6 +119,7 @@ class Collector:
         }
         for key, value in settings.items():
             command += ["--set", f"{key}={value}"]
+        command += arguments  # last: what a test says counts
         credentials = {"LIVESTREAM_TOKEN": "simulator-token", "LIVESTREAM_CLIENT_ID": "simulator-key"}
         with open(self.folder / "log.txt", "ab") as log:
             self.process = subprocess.Popen(
@@ -152,6 +161,12 @@ class Collector:
 
     def pids(self, name: str) -> list[int]:
         return [pid for child, pid in self.children().items() if child.startswith(name)]
+
+    def left_processes(self) -> list[int]:
+        """I6: whatever still runs on this state folder, a child of whomever."""
+        names = {str(self.output).encode(), *(event["instance"].encode() for event in self.events("run.started"))}
+        pids = (int(entry) for entry in os.listdir("/proc") if entry.isdigit())
+        return [pid for pid in pids if _alive(pid) and any(name in _command_line(pid) for name in names)]
 
     def ledger(self) -> LogState:
         """Of the commit log as it is on disk, whoever writes it."""
