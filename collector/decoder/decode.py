@@ -17,8 +17,9 @@ import pyarrow as pa
 
 from collector.core.messages import Block, BlockFlag, Oversized
 from collector.decoder.columns import Columns, Flags, Int64s, Uint64s, finish, read_lines, unfit_rows
+from collector.decoder.patch import patch
 from collector.decoder.repair import Refusal, move_everything, repair
-from collector.decoder.strict import Line, misfits
+from collector.decoder.strict import Degree, Line, misfits
 from collector.errors import ProtocolError
 
 _LF: Final = 0x0A
@@ -49,6 +50,8 @@ class Decoded:
     """Hours since the epoch that the row is filed under."""
     rejects: list[Reject]
     repaired: int
+    refused: bool
+    """The columnariser found what the usual degree had not looked at, and had to be called again."""
     records: int
     collected_at_us: int
 
@@ -63,9 +66,24 @@ class _Work:
     """Of the records that are left."""
     lines: list[Line]
     """What is to be read for each of them."""
+    patched: set[int] = field(default_factory=set)
+    """Numbers of the records that were repaired the short way, and may yet have to go the long one."""
     repaired: set[int] = field(default_factory=set)
-    """Numbers of the records that were rewritten."""
+    """Numbers of the records that were repaired the long way."""
     rejects: list[Reject] = field(default_factory=list)
+    refused: bool = False
+
+    def patch(self, positions: Iterable[int], degree: Degree) -> list[int]:
+        """Gives the positions that it could do nothing about."""
+        left = []
+        for position in positions:
+            line = patch(self.sent[self.numbers[position]], degree)
+            if line is None:
+                left.append(position)
+            else:
+                self.lines[position] = line
+                self.patched.add(self.numbers[position])
+        return left
 
     def rewrite(self, positions: Iterable[int], rule: Callable[[Line], bytes | Refusal]) -> None:
         refused = set()
@@ -88,15 +106,17 @@ class _Work:
 
     @property
     def untouched(self) -> bool:
-        return not self.repaired and not self.rejects
+        return not self.patched and not self.repaired and not self.rejects
 
     @property
     def text(self) -> bytes:
         return b"\n".join([*self.lines, b""])
 
 
-def decode_block(payload: Line, block: Block, *, instance: str) -> Decoded:
+def decode_block(payload: Line, block: Block, *, instance: str, degree: Degree = Degree.USUAL) -> Decoded:
     """All records of a block. The payload is not held afterwards.
+
+    ``degree`` changes the cost, never the result: ``THOROUGH`` where ``Decoded.refused`` is to be expected.
 
     *Raises* ProtocolError when the payload is not what its header says.
     """
@@ -104,7 +124,7 @@ def decode_block(payload: Line, block: Block, *, instance: str) -> Decoded:
         return _decoded(block, _Work([], [], [], rejects=[_oversized(payload)]), [])
     sent = _split(payload, block)
     work = _Work(sent, list(range(len(sent))), list(sent))
-    work.rewrite(misfits(sent, thorough=False), repair)
+    work.rewrite(work.patch(misfits(sent, degree), degree), repair)
     batches = _columnarise(payload, work)
     return _decoded(block, work, _finished(batches, work.numbers, block, instance))
 
@@ -140,7 +160,8 @@ def _columnarise(payload: Line, work: _Work) -> list[pa.RecordBatch]:
     while work.lines:
         batches = read_lines(text)
         if batches is None:
-            suspects = work.not_repaired(misfits(work.lines, thorough=True))
+            work.refused = True
+            suspects = work.not_repaired(misfits(work.lines, Degree.REPAIRED))
             suspects = suspects or work.not_repaired(range(len(work.lines)))
         else:
             suspects = work.not_repaired(_unfit(batches))
@@ -198,7 +219,8 @@ def _decoded(block: Block, work: _Work, columns: list[Columns]) -> Decoded:
         lines=np.array(work.numbers, dtype=np.int32),
         hours=joined((part.hours for part in columns), np.int64),
         rejects=sorted(work.rejects, key=lambda reject: reject.line),
-        repaired=len(work.repaired),
+        repaired=len(work.patched | work.repaired),
+        refused=work.refused,
         records=block.records,
         collected_at_us=block.collected_at_us,
     )

@@ -13,6 +13,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import msgspec
 import numpy as np
@@ -33,11 +34,15 @@ from collector.core.messages import (
 )
 from collector.decoder.decode import Decoded, decode_block
 from collector.decoder.parquet import PartIdentity, Share, stage_connections
+from collector.decoder.strict import Degree
 from collector.errors import CollectorError, NoSpaceError
 from collector.ipc.channel import Channel
 from collector.ipc.child import become_child
 from collector.storage.fs import DISK
 from collector.storage.journal import JournalReader
+
+THOROUGH_BLOCKS: Final = 16
+"""Checked thoroughly after the columnariser refused one."""
 
 ShareKey = tuple[int, int, int]
 """Batch, share, attempt."""
@@ -66,6 +71,7 @@ class DecoderProcess:
         self._shares: dict[ShareKey, Share] = {}
         self._given_up: set[ShareKey] = set()
         self._segment = 0
+        self._thorough_blocks = 0
 
     def run(self) -> None:
         """Blocks until the coordinator is gone."""
@@ -86,7 +92,8 @@ class DecoderProcess:
         began = time.thread_time_ns()
         self._forget_old_segments(order.block.segment)
         payload = self._journal.payload(order.block)
-        decoded = decode_block(payload, order.block, instance=self._identity.instance)
+        decoded = decode_block(payload, order.block, instance=self._identity.instance, degree=self._degree())
+        self._thorough_blocks = THOROUGH_BLOCKS if decoded.refused else max(0, self._thorough_blocks - 1)
         payload.release()
         self._asked[order.block.seq] = Asked(order, decoded, (time.thread_time_ns() - began) // 1000)
         claimed = decoded.has_id
@@ -97,6 +104,10 @@ class DecoderProcess:
         if not claimed.all():
             high, low, lines = high[claimed], low[claimed], lines[claimed]
         self._send(Claims(order.block.seq, high.tobytes(), low.tobytes(), lines.tobytes()))
+
+    def _degree(self) -> Degree:
+        """What one block had, the next ones have as well: looking first is cheaper than being refused."""
+        return Degree.THOROUGH if self._thorough_blocks else Degree.USUAL
 
     def _finish(self, seq: int, drop: np.ndarray) -> None:
         asked = self._asked.pop(seq, None)

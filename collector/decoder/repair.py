@@ -86,6 +86,11 @@ def move_everything(line: Line) -> bytes | Refusal:
     return _canonical({}, {jsontext.member_path("", key): text.decode() for key, text in record.items()})
 
 
+def fit_field(name: str, text: bytes, extra: _Extra) -> bytes | None:
+    """The column's text of one field; what it cannot hold goes to ``extra``."""
+    return _fit_member(FIELD_KINDS.get(name), name, {name: text}, "", extra)
+
+
 def _fit_whole(name: str, text: bytes) -> bytes | None:
     """The column's text if the whole field fits as it is, which most do even in an odd record."""
     decoder = _DECODERS.get(name)

@@ -9,6 +9,7 @@ which lines made it refuse.
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from math import isfinite
@@ -17,6 +18,7 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from collector.decoder.schema import (
+    EXTRA,
     HIT_FIELDS,
     ID_COLUMNS,
     MAX_EXACT_INTEGER,
@@ -92,24 +94,43 @@ def _struct_field(name: str, member: Member, *, thorough: bool) -> tuple[str, An
     return member.name, kind, msgspec.Raw(b"null") if kind is msgspec.Raw else None
 
 
-def _decoder(*, thorough: bool) -> msgspec.json.Decoder[Any]:
-    hit = _struct("Hit", [Member(field.name, field.kind) for field in HIT_FIELDS], thorough=thorough)
-    return msgspec.json.Decoder(hit)
+class Degree(enum.Enum):
+    """How much of a line is looked at."""
+
+    USUAL = "usual"
+    THOROUGH = "thorough"
+    """The values in maps of text, too."""
+    REPAIRED = "repaired"
+    """As thorough, of lines that may have an ``extra`` already."""
 
 
-_USUAL: Final = _decoder(thorough=False)
-_THOROUGH: Final = _decoder(thorough=True)
+def hit_type(degree: Degree, loose: frozenset[str] = frozenset()) -> Any:
+    """The Struct of a hit. Fields in ``loose`` are left as their text, whatever it is."""
+    thorough = degree is not Degree.USUAL
+    fields = [
+        (field.name, msgspec.Raw, msgspec.Raw(b"null"))
+        if field.name in loose
+        else _struct_field("Hit", Member(field.name, field.kind), thorough=thorough)
+        for field in HIT_FIELDS
+    ]
+    if degree is Degree.REPAIRED:
+        fields.append((EXTRA, dict[str, str] | None, None))
+    return msgspec.defstruct("Hit", fields, forbid_unknown_fields=True, gc=False)
+
+
+_DECODERS: Final = {degree: msgspec.json.Decoder(hit_type(degree)) for degree in Degree}
 
 REFUSALS: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """How msgspec says that it does not take a text."""
 
 
-def misfits(lines: Sequence[Line], *, thorough: bool) -> list[int]:
+def misfits(lines: Sequence[Line], degree: Degree) -> list[int]:
     """Positions of the lines that do not fit the schema.
 
     Source: 3.4 us a line of 3.2 KB, 7 us thorough (one core of an AMD EPYC).
     """
-    decode = (_THOROUGH if thorough else _USUAL).decode
+    decode = _DECODERS[degree].decode
+    thorough = degree is not Degree.USUAL
     found = []
     for position, line in enumerate(lines):
         try:
@@ -117,12 +138,13 @@ def misfits(lines: Sequence[Line], *, thorough: bool) -> list[int]:
         except REFUSALS:
             found.append(position)
             continue
-        if (hit.products and not _has_exact_revenues(hit.products)) or (thorough and not _has_ids(hit)):
+        if (hit.products and not has_exact_revenues(hit.products)) or (thorough and not _has_ids(hit)):
             found.append(position)
     return found
 
 
-def _has_exact_revenues(products: list[Any]) -> bool:
+def has_exact_revenues(products: list[Any]) -> bool:
+    """Whether a float64 gives every product's revenue back."""
     return all(is_exact(bytes(product.revenue)) for product in products if product is not None)
 
 
