@@ -144,7 +144,7 @@ def _summary(database: Any, folder: Path, total: int) -> int:
         f"{rows:,} rows of {total:,} hits sent: missing {missing}, doubled {doubled}"
         f" ({resends:,} hits that the service sent again were dropped)"
     )
-    console.print(f"Query it yourself: duckdb -c \"FROM '{folder}/hits/**/*.parquet' LIMIT 10\"")
+    console.print(f"Query it yourself, in DuckDB: FROM '{folder}/hits/**/*.parquet' LIMIT 10")
     if missing or doubled:
         raise VerificationError(f"missing {missing}, doubled {doubled}")
     return ExitCode.DONE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -29,6 +30,7 @@ def run(
     terminal: bool,
 ) -> int:
     """Until told to stop. *Raises* ``CollectorError`` for whatever ends it otherwise."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core would hold the token
     ca_file = find_ca_file(str(settings.tls.ca_file or ""), os.environ)
     companions: list[Companion] = []
     if terminal:

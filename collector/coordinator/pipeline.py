@@ -59,6 +59,7 @@ class Pipeline:
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._connections: asyncio.Future[Staged | NoSpace] | None = None
         self._connections_order: StageConnections | None = None
+        self._connections_decoder: int | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._idle = asyncio.Event()
         self._draining = False
@@ -107,7 +108,7 @@ class Pipeline:
         try:
             return await self._connections
         finally:
-            self._connections = self._connections_order = None
+            self._connections = self._connections_order = self._connections_decoder = None
 
     def stop(self) -> None:
         """Deaths from now on are meant."""
@@ -124,14 +125,16 @@ class Pipeline:
             try:
                 await self._listen(number, child)
             finally:
+                how = await child.reap()  # before anybody else gets its work
                 del self._children[number]
-                how = await child.reap()
             await self._replace(number, child.name, how, intensity)
 
     async def _replace(self, number: int, name: str, how: str, intensity: RestartIntensity) -> None:
         if self._stopping:
             await asyncio.Event().wait()  # until cancelled
         lost = self.batching.decoder_died(number)
+        if self._connections_decoder == number:
+            self._connections_decoder = None
         await self._committer.forget_staged([f"{at.batch}-{at.share}-{at.attempt}-" for at in lost])
         delay_s = intensity.died(asyncio.get_running_loop().time())
         if delay_s is None:
@@ -186,8 +189,10 @@ class Pipeline:
     # ------------------------------------------------------------ connections parts
 
     def _send_connections_order(self) -> None:
-        if self._connections_order is not None and self._children:
-            self._children[min(self._children)].send(self._connections_order)
+        if self._connections_order is None or self._connections_decoder is not None or not self._children:
+            return
+        self._connections_decoder = min(self._children)
+        self._children[self._connections_decoder].send(self._connections_order)
 
     def _connections_staged(self, message: Staged | NoSpace) -> None:
         if self._connections is not None and not self._connections.done():

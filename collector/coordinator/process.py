@@ -171,7 +171,7 @@ class Coordinator:
         """Saved files, each once, until all of them are committed."""
         files = self.files = Files(disk=DISK, intake=self.intake, committer=self.committer)
         self.intake.transport = files
-        await self._run(lambda: files.run(paths), stop=files.stop, companions=companions, drain_s=None)
+        await self._run(lambda: files.run(paths), stop=files.stop, companions=companions)
         return ExitCode.DONE
 
     def stop(self, reason: str) -> None:
@@ -191,7 +191,6 @@ class Coordinator:
         *,
         stop: Callable[[], None],
         companions: Sequence[Companion],
-        drain_s: float | None = -1.0,
     ) -> T | None:
         """Start everything, read, drain, stop everything. *Raises* the first failure of any part."""
         self._watch_signals()
@@ -203,7 +202,7 @@ class Coordinator:
             asyncio.create_task(self._watch_failure()),
             *(asyncio.create_task(self._accompany(companion)) for companion in companions),
         ]
-        main = asyncio.create_task(self._read_and_drain(read, stop, drain_s))
+        main = asyncio.create_task(self._read_and_drain(read, stop))
         try:
             await asyncio.wait([main, *tasks], return_when=asyncio.FIRST_COMPLETED)
             for task in tasks:
@@ -223,27 +222,38 @@ class Coordinator:
             if self._nothing_left and self.settings.journal.durability == "memory":
                 DISK.remove_folder(self.foundation.journal)
 
-    async def _read_and_drain(
-        self, read: Callable[[], Awaitable[T]], stop: Callable[[], None], drain_s: float | None
-    ) -> T:
+    async def _read_and_drain(self, read: Callable[[], Awaitable[T]], stop: Callable[[], None]) -> T | None:
         self.pipeline.accepted(tuple(self.foundation.journal_found.blocks))
+        reading = asyncio.ensure_future(read())
         stopper = asyncio.create_task(self._stop_when_wanted(stop))
         try:
-            result = await read()
+            await asyncio.wait([reading, stopper], return_when=asyncio.FIRST_COMPLETED)
+            deadline_s = self._drain_deadline_s()
+            async with asyncio.timeout_at(deadline_s):
+                result = await reading
+        except TimeoutError:  # no room for the reader to seal what it has: that was never accepted
+            result = None
         finally:
             stopper.cancel()
-        await self._drain(self.settings.run.drain_s if drain_s == -1.0 else drain_s)
+            reading.cancel()
+        await self._drain(deadline_s)
         return result
+
+    def _drain_deadline_s(self) -> float | None:
+        """Files that were read to their end are committed however long it takes."""
+        if self.files is not None and not self._stop_wanted.is_set():
+            return None
+        return asyncio.get_running_loop().time() + self.settings.run.drain_s
 
     async def _stop_when_wanted(self, stop: Callable[[], None]) -> None:
         await self._stop_wanted.wait()
         log("drain.began", reason=self._stop_reason)
         stop()
 
-    async def _drain(self, drain_s: float | None) -> None:
+    async def _drain(self, deadline_s: float | None) -> None:
         began_s = time.monotonic()
         try:
-            async with asyncio.timeout(drain_s):
+            async with asyncio.timeout_at(deadline_s):
                 await self.committer.appended()
                 await self.pipeline.drained()
                 await self.book.settle(final=True)

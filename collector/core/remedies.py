@@ -45,7 +45,7 @@ STATUSES: Final[Mapping[int, Remedy]] = {
     302: Remedy(
         "the service says another endpoint serves this stream (302)",
         ("the stream was moved to another data center or host",),
-        "Nothing to do: the collector goes there by itself and starts again at the configured URL after a loss.",
+        "Nothing to do: the collector goes there, and starts again at the configured URL after a loss.",
     ),
     400: Remedy(
         "the service says a parameter of the request is wrong (400)",
@@ -156,7 +156,7 @@ OUTCOMES: Final[Mapping[Outcome, Remedy]] = {
     Outcome.NO_STATUS: Remedy(
         "the request was sent, but no answer came",
         ("trouble in the network between here and Adobe", "trouble at Adobe"),
-        "Nothing to do: the collector tries again, after the wait of a lost connection: a stream may be held.",
+        "Nothing to do: the collector tries again, after the wait of a lost connection.",
     ),
     Outcome.STATUS: Remedy(
         "the service gave an answer that it is not known to give",
