@@ -14,7 +14,6 @@ from pathlib import Path
 from collector.coordinator.committer import Committer, StorageThread
 from collector.coordinator.intake import Intake
 from collector.core.messages import Closed, Opened, Outcome, Progress, ReadFile
-from collector.errors import ConfigurationError
 from collector.storage.commitlog import FileOpened, FileRead
 from collector.storage.fs import Disk
 from collector.telemetry import log
@@ -44,10 +43,8 @@ class Files:
         self._done_bytes = 0
         self.progress = FilesProgress()
 
-    async def run(self, paths: Sequence[Path]) -> None:
-        """Returns once every record of every file is accepted. *Raises* ConfigurationError for a file
-        that is damaged, after the files behind it were read.
-        """
+    async def run(self, paths: Sequence[Path]) -> list[str]:
+        """Returns once every record is accepted; gives what is wrong with files that are damaged."""
         sizes = {path: path.stat().st_size for path in paths}
         self.progress.bytes_total = sum(sizes[path] for path in paths)
         faults = []
@@ -61,8 +58,7 @@ class Files:
             self.progress.bytes_read = self._done_bytes
             self.progress.files_done += 1
         self._hash_thread.close()
-        if faults:
-            raise ConfigurationError("\n".join(faults))
+        return faults
 
     async def _read(self, path: Path, size: int) -> str | None:
         sha256 = await self._hash_thread.run(lambda: self._disk.sha256(path))

@@ -29,7 +29,7 @@ from collector.core.reconnect import Policy, ReconnectSettings
 from collector.core.reconnect_events import Exit
 from collector.core.resends import ResendIndex
 from collector.core.segments import Segments
-from collector.errors import ExitCode, RefusedError
+from collector.errors import ConfigurationError, ExitCode, RefusedError
 from collector.settings import Settings
 from collector.storage.fs import DISK
 from collector.telemetry import log
@@ -168,10 +168,15 @@ class Coordinator:
         return ExitCode.DONE
 
     async def run_files(self, paths: Sequence[Path], *, companions: Sequence[Companion] = ()) -> ExitCode:
-        """Saved files, each once, until all of them are committed."""
+        """Saved files, each once, until all of them are committed.
+
+        *Raises* ConfigurationError for those that are damaged, when everything else is committed.
+        """
         files = self.files = Files(disk=DISK, intake=self.intake, committer=self.committer)
         self.intake.transport = files
-        await self._run(lambda: files.run(paths), stop=files.stop, companions=companions)
+        faults = await self._run(lambda: files.run(paths), stop=files.stop, companions=companions)
+        if faults:
+            raise ConfigurationError("\n".join(faults))
         return ExitCode.DONE
 
     def stop(self, reason: str) -> None:
