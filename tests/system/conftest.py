@@ -38,4 +38,4 @@ def make_collector(tmp_path):
     for collector in collectors:
         if collector.process is not None and collector.process.poll() is None:
             collector.kill_all()
-            print(collector.log)
+        print(collector.log)

@@ -28,7 +28,7 @@ from collector.simulator.hits import indices_of
 from collector.simulator.requestlog import Request, floor_violations, held_together
 from collector.simulator.server import Simulator
 from collector.simulator.settings import SimulatorSettings
-from collector.storage.commitlog import CommitLog
+from collector.storage.commitlog import CommitLog, Entry
 from collector.storage.fs import DISK
 
 ROOT = Path(__file__).parents[2]
@@ -164,20 +164,26 @@ class Collector:
 
     def left_processes(self) -> list[int]:
         """I6: whatever still runs on this state folder, a child of whomever."""
-        names = {str(self.output).encode(), *(event["instance"].encode() for event in self.events("run.started"))}
+        names = {
+            str(self.output).encode(),
+            *(event["instance"].encode() for event in self.events("run.started")),
+        }
         pids = (int(entry) for entry in os.listdir("/proc") if entry.isdigit())
         return [pid for pid in pids if _alive(pid) and any(name in _command_line(pid) for name in names)]
 
     def ledger(self) -> LogState:
         """Of the commit log as it is on disk, whoever writes it."""
         state = LogState()
+        for number, entry in self.entries():
+            state.fold(number, entry)
+        return state
+
+    def entries(self) -> list[tuple[int, Entry]]:
         log = CommitLog.open(DISK, self._copy_of_log())
         try:
-            for number, entry in log.entries():
-                state.fold(number, entry)
+            return list(log.entries())
         finally:
             log.close()
-        return state
 
     def _copy_of_log(self) -> Path:
         copy = self.folder / "commit-log-copy"
