@@ -40,7 +40,7 @@ Line = bytes | memoryview
 
 ID_MAX: Final = 2**64 - 1
 
-SAFE_NUMBER_BYTES: Final = 16
+SAFE_NUMBER_BYTES: Final = 15
 """A number written with at most 15 digits comes back from a float64 (IEEE 754: DBL_DIG)."""
 
 _Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
