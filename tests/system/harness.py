@@ -36,12 +36,14 @@ PATIENCE_S = 60.0
 """A guard, far above what anything here takes."""
 
 
-def wait_until(condition: Callable[[], object], what: str, patience_s: float = PATIENCE_S) -> None:
+def wait_until(
+    condition: Callable[[], object], what: str, patience_s: float = PATIENCE_S, pause_s: float = 0.02
+) -> None:
     """Polls a fact of another process that cannot be awaited."""
     deadline = time.monotonic() + patience_s
     while not condition():
         assert time.monotonic() < deadline, f"waited {patience_s:.0f} s in vain: {what}"
-        time.sleep(0.02)
+        time.sleep(pause_s)
 
 
 class Service:

@@ -15,12 +15,13 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from harness import ROOT, Collector, Service, wait_until
+from harness import PATIENCE_S, ROOT, Collector, Service, wait_until
 
 from collector.core.entries import Intent
 from collector.simulator.hits import Hits
 from collector.simulator.settings import Resume
 from collector.storage.fs import DISK
+from collector.storage.layout import below_state
 from collector.storage.lock import identity_of
 from collector.storage.segments import (
     BLOCK_HEADER_BYTES,
@@ -152,7 +153,7 @@ def test_ten_decoders_die_in_one_run(overlapping, make):
     What a dead decoder held runs again, what its peer staged is used, and the connection notices nothing.
     """
     service = overlapping(total=None, hits_per_second=1000)
-    collector = make(service, **{"run.decoders": 3, "parts.max_age_s": 1.5})
+    collector = make(service, **{"run.decoders": 3, "parts.max_age_s": 1.3})
     collector.start()
     deaths = []
     for _ in range(9):
@@ -242,7 +243,7 @@ def test_a_child_that_cannot_start_ends_the_start(overlapping, make, tmp_path, n
 def test_the_reader_dies_twice(overlapping, make):
     """The journal keeps what it had made durable, the service's overlap has the rest."""
     service = overlapping()
-    collector = make(service)
+    collector = make(service, **{"journal.segment_bytes": "2 MiB"})
     collector.start("--stop-after-hits", str(TOTAL))
     for part in (1, 2):
         wait_until(lambda part=part: service.sent > part * TOTAL // 4, "some hits")
@@ -282,56 +283,73 @@ def test_the_coordinator_dies_alone(overlapping, make):
     finish(collector)
 
 
-def moments(collector: Collector, draw: random.Random) -> list[tuple[str, Callable[[], object]]]:
-    """What a run is in the middle of when it becomes true."""
-    staging, hits = collector.state / "staging", collector.output / "hits"
-
-    def after(longest_s: float) -> Callable[[], bool]:
-        at_s = time.monotonic() + draw.uniform(0.0, longest_s)
-        return lambda: time.monotonic() >= at_s
-
-    def changed(measure: Callable[[], object]) -> Callable[[], bool]:
-        before = measure()
-        return lambda: measure() != before
-
-    def size_of_log() -> int:
-        return (collector.state / "commit.log").stat().st_size if staging.exists() else 0
-
-    def recovering() -> bool:
-        lock = collector.state / "lock"
-        return lock.exists() and lock.read_text() == str(collector.process.pid)
-
-    return [
-        ("any", after(3.0)),
-        ("staged", lambda: staging.exists() and any(staging.iterdir())),
-        ("decided", changed(size_of_log)),
-        ("visible", changed(lambda: sum(1 for _ in hits.rglob("*.parquet")))),
-        ("recovery", recovering),
-        ("start", after(1.0)),
+def commit_step(collector: Collector) -> str:
+    """Where the commit of a batch stands; the coordinator must be stopped."""
+    pending = collector.ledger().pending
+    if pending is None:
+        whole = any(path.suffix == ".run" for path in (collector.state / "staging").iterdir())
+        return "staged" if whole else ""
+    files = [file for share in pending.shares for file in share.files]
+    finals = [
+        (collector.state if below_state(file.kind) else collector.output) / file.final for file in files
     ]
+    return "visible" if any(final.exists() for final in finals) else "decided"
+
+
+def stop_at_step(collector: Collector, step: str) -> None:
+    """SIGSTOP the coordinator within this step; it takes milliseconds, so several commits may pass."""
+    staging, log = collector.state / "staging", collector.state / "commit.log"
+    signs: dict[str, Callable[[], object]] = {
+        "staged": lambda: {name for name in os.listdir(staging) if name.endswith(".run")},
+        "decided": lambda: (bool(os.listdir(staging)), log.stat().st_size),
+        "visible": lambda: len(os.listdir(staging)),
+    }
+    wait_until(lambda: collector.pids("decoder"), "decoders")
+    deadline_s = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline_s:
+        before = signs[step]()
+        wait_until(lambda before=before: signs[step]() != before, f"a sign of {step}", pause_s=0.0002)
+        os.kill(collector.process.pid, signal.SIGSTOP)
+        if commit_step(collector) == step:
+            return
+        os.kill(collector.process.pid, signal.SIGCONT)
+    pytest.fail(f"the coordinator was never caught in step {step}")
+
+
+def stop_in_recovery(collector: Collector) -> None:
+    """As soon as the run has the state folder."""
+    lock = collector.state / "lock"
+    wait_until(lambda: lock.read_text() == str(collector.process.pid), "the lock", pause_s=0.0005)
+    os.kill(collector.process.pid, signal.SIGSTOP)
 
 
 def test_everything_dies_at_any_moment(overlapping, make):
-    """Crash after crash over one state folder, at the steps of a commit, in a recovery, and anywhere."""
+    """Crash after crash over one state folder: at each step of a commit, in the recovery, anywhere."""
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     draw = random.Random(seed)
-    total = 8000
-    service = overlapping(total=total, hits_per_second=600)
-    collector = make(service)
-    order = [0, 1, 4, 2, 4, 3, 5, 0]
-    for turn, which in enumerate(order):
+    service = overlapping(total=None, hits_per_second=600)
+    collector = make(service, **{"journal.segment_bytes": "2 MiB"})
+    for step in ("any", "staged", "recovery", "decided", "recovery", "visible", "recovery", "any"):
         collector.start()
-        name, is_now = moments(collector, draw)[which]
-        deadline_s = time.monotonic() + 10.0
-        while not is_now() and time.monotonic() < deadline_s:
-            time.sleep(0.001)
+        match step:
+            case "any":
+                time.sleep(draw.uniform(0.2, 3.0))
+            case "recovery":
+                stop_in_recovery(collector)
+            case _:
+                stop_at_step(collector, step)
         assert collector.process.poll() is None, collector.log
-        os.kill(collector.process.pid, signal.SIGSTOP)  # at this very moment
         collector.kill_all()
-        print(f"turn {turn}: {name}, {collector.rows()} rows committed")
+        print(f"killed: {step}, {collector.rows()} rows committed")
         assert_nobody_left(collector)
-    finish(collector, total)
+    collector.start()
+    newest = service.sent
+    wait_until(lambda: collector.rows() > newest, "all that was sent until now to be rows")
+    assert collector.drain() == 0, collector.log
+    collector.assert_complete(collector.rows())
+    collector.assert_tidy()
+    assert_nobody_left(collector)
 
 
 # ---------------------------------------------------------------- the journal after a death
@@ -515,6 +533,23 @@ def test_decode_killed_in_the_middle_goes_on(decoding, tmp_path):
     skipped = [event["skip_records"] for event in decoding.events("file.opened")]
     assert skipped[0] == 0
     assert 0 < skipped[1] < skipped[2]
+    assert decoding.ledger().totals.resends == 0, "no record was read twice"
+
+
+def test_decode_survives_its_children(decoding, tmp_path):
+    """The reader killed, then a decoder: the run goes on by itself, every record is a row once."""
+    total = 20_000
+    saved = save_hits(tmp_path / "hits.jsonl", decoding.service.settings.seed, total)
+    decoding.start(saved)
+    for name in ("reader", "decoder"):
+        before = decoding.rows()
+        wait_until(lambda before=before: decoding.rows() > before, "a batch to be committed")
+        os.kill(decoding.pids(name)[0], signal.SIGKILL)
+    assert decoding.wait() == 0, decoding.log
+    assert len(decoding.events("child.died")) == 2
+    decoding.assert_complete(total)
+    decoding.assert_tidy()
+    assert_nobody_left(decoding)
     assert decoding.ledger().totals.resends == 0, "no record was read twice"
 
 
