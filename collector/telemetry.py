@@ -155,11 +155,6 @@ EVENTS: Final[Mapping[str, Event]] = {
             "rule": "why that is suspected",
         },
     ),
-    "batch.closed": Event(
-        "debug",
-        "The batch takes no more blocks and is staged.",
-        {**_BATCH, **_REASON, "records": "in it", "age_s": "of the batch", "bytes": "of journal"},
-    ),
     "batch.committed": Event(
         "info",
         "The batch is decided, visible and logged: its segments are free.",
@@ -171,9 +166,6 @@ EVENTS: Final[Mapping[str, Event]] = {
             "duration_s": "from closed to committed",
             "lag_s": "age of its oldest block",
         },
-    ),
-    "parts.visible": Event(
-        "debug", "Parts have got their final names.", {**_BATCH, "files": "number", "bytes": "of them"}
     ),
     "rejects.seen": Event(
         "warning",
@@ -210,8 +202,10 @@ EVENTS: Final[Mapping[str, Event]] = {
     "attention.needed": Event(
         "error", "It goes on, but what is wrong does not cure itself: a person is needed.", _REASON
     ),
-    "orphan.killed": Event(
-        "warning", "A child of a collector that died was still running and was ended.", _CHILD
+    "orphans.ended": Event(
+        "warning",
+        "Children of a collector that died were still running; they had to be waited for, at worst killed.",
+        {},
     ),
     "journal.cut": Event(
         "warning",

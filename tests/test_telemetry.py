@@ -77,6 +77,14 @@ def test_every_logged_event_is_in_the_catalogue(path):
             assert not fields - set(EVENTS[name].fields), f"line {call.lineno}: {name}"
 
 
+def test_every_event_of_the_catalogue_is_logged_somewhere():
+    """The documentation names no event that never comes."""
+    text = "".join(
+        path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py") if path.stem != "telemetry"
+    )
+    assert [name for name in EVENTS if f'"{name}"' not in text] == []
+
+
 @pytest.mark.parametrize("name", sorted(EVENTS))
 def test_catalogue_entries_are_well_formed(name):
     """``noun.past_verb``, a meaning, fields that do not hide the line's own."""

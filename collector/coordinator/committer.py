@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from collector.core.batching import Batch
+from collector.core.entries import BlockCount, Committed, Entry, Intent, ShareStaged
 from collector.core.ledger import LogState
 from collector.core.messages import Block, FileKind, StagedFile
 from collector.errors import NoSpaceError
-from collector.storage.commitlog import BlockCount, CommitLog, Committed, Entry, Intent, ShareStaged
+from collector.storage.commitlog import CommitLog
 from collector.storage.fs import Disk
 from collector.storage.ids import Merge, RunSet, merge_runs
 from collector.storage.layout import StateFolder
@@ -154,12 +155,19 @@ class Committer:
             await self.thread.run(forget)
 
     async def _when_there_is_room(self, what: str, work: Callable[[], T]) -> T:
+        began_s = time.monotonic()
+        full = False
         while True:
             try:
-                return await self.thread.run(work)
+                done = await self.thread.run(work)
+                break
             except NoSpaceError as error:
+                full = True
                 log("storage.full", what=what, reason=str(error), retry_s=STORAGE_RETRY_S)
                 await asyncio.sleep(STORAGE_RETRY_S)
+        if full:
+            log("storage.resumed", what=what, full_s=time.monotonic() - began_s)
+        return done
 
     # ------------------------------------------------------------ the resend index
 

@@ -14,9 +14,9 @@ from typing import Final
 from collector.coordinator.committer import Committer
 from collector.coordinator.pipeline import Pipeline
 from collector.core.connection import suspected_gap
+from collector.core.entries import ConnectionsCommitted, ConnectionsIntent, GapSeen
 from collector.core.ledger import HOUR_US, START_OF_CONNECTION_US, Connection
 from collector.core.messages import ConnectionRow, Outcome, StageConnections, Staged, Totals
-from collector.storage.commitlog import ConnectionsCommitted, ConnectionsIntent, GapSeen
 from collector.telemetry import log
 
 NO_ROWS: Final = Totals()

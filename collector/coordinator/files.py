@@ -13,8 +13,8 @@ from pathlib import Path
 
 from collector.coordinator.committer import Committer, StorageThread
 from collector.coordinator.intake import Intake
+from collector.core.entries import FileOpened, FileRead
 from collector.core.messages import Closed, Opened, Outcome, Progress, ReadFile
-from collector.storage.commitlog import FileOpened, FileRead
 from collector.storage.fs import Disk
 from collector.telemetry import log
 

@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from collector.core.entries import ConnectionClosed, Entry, Lost, Made
 from collector.core.floor_record import FloorRecord, held_until_us
 from collector.core.ledger import LogState
 from collector.core.messages import Closed, Outcome
 from collector.credentials import Credentials
 from collector.errors import ConfigurationError
 from collector.settings import Settings
-from collector.storage.commitlog import CommitLog, ConnectionClosed, Entry, Lost, Made
+from collector.storage.commitlog import CommitLog
 from collector.storage.floor import FloorFile
 from collector.storage.fs import DISK
 from collector.storage.ids import RunLimits, RunSet
@@ -78,6 +79,8 @@ def lay_foundation(settings: Settings, credentials: Credentials | None = None) -
     _make_folders(state, settings.output.folder)
     with StateLock.take(DISK, state) as lock:
         orphaned = lock.take_children()
+        if orphaned:
+            log("orphans.ended")
         commit_log = CommitLog.open(DISK, state.commit_log)
         try:
             yield _recovered(settings, credentials, state, lock, commit_log, orphaned=orphaned)

@@ -20,6 +20,7 @@ from collector.coordinator.committer import Committer, StorageThread
 from collector.coordinator.intake import Intake
 from collector.coordinator.token import TokenError
 from collector.core import connection as connections
+from collector.core.entries import ConnectionClosed, ConnectionOpened
 from collector.core.floor_record import FloorRecord, stamped
 from collector.core.messages import Closed, Connect, Opened, Outcome, Progress
 from collector.core.reconnect import Policy, State
@@ -43,7 +44,6 @@ from collector.core.reconnect_events import (
 from collector.core.reconnect_table import row_of
 from collector.core.remedies import closed_in_words
 from collector.settings import Settings
-from collector.storage.commitlog import ConnectionClosed, ConnectionOpened
 from collector.storage.floor import FloorFile
 from collector.storage.fs import Disk
 from collector.storage.layout import StateFolder

@@ -19,44 +19,9 @@ from typing import Final
 import msgspec
 from isal.isal_zlib import crc32
 
-from collector.core.entries import (
-    BlockCount,
-    Committed,
-    ConnectionClosed,
-    ConnectionOpened,
-    ConnectionsCommitted,
-    ConnectionsIntent,
-    Entry,
-    FileOpened,
-    FileRead,
-    GapSeen,
-    Intent,
-    Lost,
-    Made,
-    Note,
-    ShareStaged,
-)
+from collector.core.entries import Entry
 from collector.errors import DamagedError, NewerVersionError, NoSpaceError, StorageError
 from collector.storage.fs import Disk
-
-__all__ = [
-    "BlockCount",
-    "CommitLog",
-    "Committed",
-    "ConnectionClosed",
-    "ConnectionOpened",
-    "ConnectionsCommitted",
-    "ConnectionsIntent",
-    "Entry",
-    "FileOpened",
-    "FileRead",
-    "GapSeen",
-    "Intent",
-    "Lost",
-    "Made",
-    "Note",
-    "ShareStaged",
-]
 
 LOG_VERSION: Final = 1
 

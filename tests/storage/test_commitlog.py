@@ -8,18 +8,10 @@ import pytest
 from faulty_disk import BROKEN, NO_SPACE, Crashed, FaultyDisk
 from isal.isal_zlib import crc32
 
+from collector.core.entries import BlockCount, Committed, Entry, Intent, Made, Note, ShareStaged
 from collector.core.messages import FileKind, StagedFile, Totals
 from collector.errors import DamagedError, NewerVersionError, NoSpaceError, StorageError
-from collector.storage.commitlog import (
-    BlockCount,
-    CommitLog,
-    Committed,
-    Entry,
-    Intent,
-    Made,
-    Note,
-    ShareStaged,
-)
+from collector.storage.commitlog import CommitLog
 from collector.storage.fs import DISK
 
 STAGED = StagedFile(FileKind.HITS, "a.part", "hits/a", 10, b"\0" * 32, 3)
