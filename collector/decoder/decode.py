@@ -16,7 +16,16 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from collector.core.messages import Block, BlockFlag, Oversized
-from collector.decoder.columns import Columns, Flags, Int64s, Uint64s, finish, read_lines, unfit_rows
+from collector.decoder.columns import (
+    Columns,
+    Flags,
+    Int64s,
+    Uint64s,
+    finish,
+    misread_lines,
+    read_lines,
+    unfit_rows,
+)
 from collector.decoder.patch import patch
 from collector.decoder.repair import Refusal, move_everything, repair
 from collector.decoder.strict import Degree, Line, misfits
@@ -122,9 +131,11 @@ def decode_block(payload: Line, block: Block, *, instance: str, degree: Degree =
     """
     if block.flags & BlockFlag.OVERSIZED:
         return _decoded(block, _Work([], [], [], rejects=[_oversized(payload)]), [])
-    sent = _split(payload, block)
+    ends = _line_ends(payload, block)
+    sent = _split(payload, ends)
     work = _Work(sent, list(range(len(sent))), list(sent))
-    work.rewrite(work.patch(misfits(sent, degree), degree), repair)
+    odd = work.patch(misfits(sent, degree), degree)
+    work.rewrite(sorted({*odd, *misread_lines(payload, ends)}), repair)
     batches = _columnarise(payload, work)
     return _decoded(block, work, _finished(batches, work.numbers, block, instance))
 
@@ -138,17 +149,21 @@ def _oversized(payload: Line) -> Reject:
     return Reject(0, reason, record.head)
 
 
-def _split(payload: Line, block: Block) -> list[Line]:
-    ends = np.flatnonzero(np.frombuffer(payload, dtype=np.uint8) == _LF).tolist()
-    if len(ends) != block.records or (ends[-1] + 1 if ends else 0) != len(payload):
+def _line_ends(payload: Line, block: Block) -> Int64s:
+    ends = np.flatnonzero(np.frombuffer(payload, dtype=np.uint8) == _LF)
+    if len(ends) != block.records or (ends[-1] + 1 if len(ends) else 0) != len(payload):
         raise ProtocolError(
             f"block {block.seq} has {len(ends)} line ends in {len(payload)} bytes;"
             f" its header says {block.records} records"
         )
+    return ends
+
+
+def _split(payload: Line, ends: Int64s) -> list[Line]:
     view = memoryview(payload)
     lines: list[Line] = []
     begin = 0
-    for end in ends:
+    for end in ends.tolist():
         lines.append(view[begin:end])
         begin = end + 1
     return lines

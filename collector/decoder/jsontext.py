@@ -50,7 +50,7 @@ def read_record(line: bytes) -> dict[str, bytes] | str:
         return f"not utf-8: byte {error.start} cannot be decoded"
     if (first := text.lstrip(WHITE_SPACE.decode())[:1]) != "{":
         return f"not an object: it starts with {first!a}" if first else "not an object: it is white space"
-    if _is_too_deep(line):
+    if is_too_deep(line):
         return f"too deep: more than {MAX_DEPTH} levels"
     try:
         return members(line.strip(WHITE_SPACE))
@@ -103,14 +103,8 @@ def is_unicode(text: str) -> bool:
     return True
 
 
-def member_path(path: str, key: str) -> str:
-    """The path of an object's member: ``a.b``, or ``a["b c"]`` for keys other than ``[A-Za-z0-9_]+``."""
-    if _PLAIN_KEY.fullmatch(key):
-        return f"{path}.{key}" if path else key
-    return f"{path}[{json.dumps(key, ensure_ascii=not is_unicode(key))}]"
-
-
-def _is_too_deep(line: bytes) -> bool:
+def is_too_deep(line: bytes) -> bool:
+    """Whether a text has more than ``MAX_DEPTH`` levels of objects and lists."""
     if line.count(b"{") + line.count(b"[") <= MAX_DEPTH:
         return False
     depth = 0
@@ -120,6 +114,13 @@ def _is_too_deep(line: bytes) -> bool:
         if depth > MAX_DEPTH:
             return True
     return False
+
+
+def member_path(path: str, key: str) -> str:
+    """The path of an object's member: ``a.b``, or ``a["b c"]`` for keys other than ``[A-Za-z0-9_]+``."""
+    if _PLAIN_KEY.fullmatch(key):
+        return f"{path}.{key}" if path else key
+    return f"{path}[{json.dumps(key, ensure_ascii=not is_unicode(key))}]"
 
 
 def _text_of(value: Any) -> bytes:

@@ -14,7 +14,8 @@ from typing import Any, Final
 
 import msgspec
 
-from collector.decoder.repair import fit_field
+from collector.decoder.jsontext import is_too_deep
+from collector.decoder.repair import ESCAPE, fit_field
 from collector.decoder.schema import EXTRA, FIELD_KINDS
 from collector.decoder.strict import Degree, Line, has_exact_revenues, hit_type
 
@@ -31,7 +32,7 @@ def patch(line: Line, degree: Degree) -> bytes | None:
     if found is None:
         return None
     text, extra = bytes(line), dict[str, str]()
-    if b"\\u" in text or not _is_utf8(text):  # a key could be spelled in escapes
+    if ESCAPE in text or is_too_deep(text) or not _is_utf8(text):  # a key could be spelled in escapes
         return None
     for name in sorted(found, key=lambda name: text.find(_key(name))):  # as they were sent
         column = fit_field(name, found[name], extra)
