@@ -170,9 +170,8 @@ def _report(arguments: argparse.Namespace, usage: Usage, rows: int, total: int) 
     ours = 0.0
     for name, seconds in sorted(usage.cpu_s.items()):
         per_hit = f", {seconds / rows * 1e6:.1f} us a hit" if rows else ""
-        print(
-            f"  {name.split()[0]:12} {seconds:6.1f} s of CPU{per_hit}, {seconds / usage.wall_s:.1%} of a core"
-        )
+        steady = (seconds - usage.started_cpu_s.get(name, 0.0)) / (usage.wall_s - START_S)
+        print(f"  {name.split()[0]:12} {seconds:6.1f} s of CPU{per_hit}; {steady:.2%} of a core once started")
         ours += 0.0 if name.startswith("(") else seconds
     if rows:
         print(f"  all of ours  {ours:6.1f} s of CPU, {ours / rows * 1e6:.1f} us a hit")
