@@ -140,7 +140,9 @@ def _run(
     ] = None,
     log_format: _LogFormat = None,
 ) -> None:
-    """Collect: hold the connection, write Parquet, ride out every refusal.
+    """Hold the connection and write Parquet.
+
+    Every refusal is ridden out, and every request waits for the floor.
 
     SIGTERM and SIGINT drain and exit 0; a second one exits at once.
     """
@@ -222,7 +224,10 @@ def _demo(
         Path | None, typer.Option(metavar="DIR", help="Output folder, new or empty; default: a fresh one.")
     ] = None,
 ) -> None:
-    """Simulator and collector together, one forced disconnect, then what the Parquet says."""
+    """Simulate, collect, disconnect once, and look.
+
+    Ends with what the Parquet says: hits per minute, top pages, the gap, and what is missing or doubled.
+    """
     from collector.commands.demo import run  # noqa: PLC0415
 
     raise typer.Exit(run(seconds=seconds, output=output))
@@ -243,7 +248,7 @@ def _decode(
     assignments: _Set = None,
     log_format: _LogFormat = None,
 ) -> None:
-    """Turn saved files into Parquet, each once, however often it is given.
+    """Turn saved files into Parquet, each once.
 
     NAME is "files" by default, and the state folder OUTPUT/.state/NAME.files.
     """

@@ -23,12 +23,13 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from collector.core.entries import Entry
 from collector.core.ledger import LogState
 from collector.simulator.hits import indices_of
 from collector.simulator.requestlog import Request, floor_violations, held_together
 from collector.simulator.server import Simulator
 from collector.simulator.settings import SimulatorSettings
-from collector.storage.commitlog import CommitLog, Entry
+from collector.storage.commitlog import CommitLog
 from collector.storage.fs import DISK
 
 ROOT = Path(__file__).parents[2]
