@@ -96,9 +96,8 @@ def test_ids_are_claimed_exactly():
 def test_rows_say_where_they_are_from():
     """Instance, block and line name a record; a reject keeps its line and its bytes."""
     found = decoded(b"{}", b"garbage", b'{"zip":"1"}', seq=2**40)
-    names = [
-        (row["collector_instance"], row["collector_block"], row["collector_line"]) for row in rows_of(found)
-    ]
+    columns = ("collector_instance", "collector_block", "collector_line")
+    names = [tuple(map(row.get, columns)) for row in rows_of(found)]
     assert names == [(INSTANCE, 2**40, 0), (INSTANCE, 2**40, 2)]
     assert [(reject.line, reject.raw) for reject in found.rejects] == [(1, b"garbage")]
 
@@ -135,17 +134,9 @@ def test_a_payload_that_is_not_what_its_header_says_is_refused(payload, records)
 
 def test_more_rows_than_a_batch_holds():
     """5,000 small records with rejects and odd ones in between keep their order and their lines."""
-    odd = {
-        7: b"x",
-        999: b'{"zip":5}',
-        1000: b'{"props":{"a":"1","a":"2"}}',
-        2001: b"",
-        4999: b'{"evars":{"a":1}}',
-    }
-    lines = [
-        odd.get(n, b'{"hitIdHigh":1,"hitIdLow":%d,"receivedTimeGMT":%d}' % (n, COLLECTED_S - n))
-        for n in range(5000)
-    ]
+    odd = {7: b"x", 999: b'{"zip":5}', 1000: b'{"props":{"a":"1","a":"2"}}', 2001: b"", 4999: b'{"evars":5}'}
+    hit = b'{"hitIdHigh":1,"hitIdLow":%d,"receivedTimeGMT":%d}'
+    lines = [odd.get(n, hit % (n, COLLECTED_S - n)) for n in range(5000)]
     found = decoded(*lines)
     judge(lines, found)
     assert len(found.batches) > 1
@@ -154,11 +145,8 @@ def test_more_rows_than_a_batch_holds():
 
 def test_the_same_block_gives_the_same_rows():
     """Whenever and wherever it is run again."""
-    lines = [
-        b'{"zip":5,"new":1,"props":{"a":"1","b":"2","a":"3"}}',
-        b"x",
-        b'{"evars":{"evars":{"e":1.0}}}',
-    ] * 20
+    odd = b'{"zip":5,"new":1,"props":{"a":"1","b":"2","a":"3"}}'
+    lines = [odd, b"x", b'{"evars":{"evars":{"e":1.0}}}'] * 20
     once, again = decoded(*lines), decoded(*lines)
     assert [batch.to_pylist() for batch in once.batches] == [batch.to_pylist() for batch in again.batches]
     assert once.rejects == again.rejects
@@ -192,8 +180,10 @@ def test_a_record_the_columnariser_refuses_even_so_is_a_reject(monkeypatch):
 def test_a_columnariser_that_takes_lines_alone_but_not_together_is_a_defect(monkeypatch):
     """Nothing can be said about such a block, so nothing of it may be committed."""
     real = decode.read_lines
-    monkeypatch.setattr(
-        decode, "read_lines", lambda lines: None if bytes(lines).count(b"\n") > 1 else real(lines)
-    )
+
+    def alone(lines):
+        return None if bytes(lines).count(b"\n") > 1 else real(lines)
+
+    monkeypatch.setattr(decode, "read_lines", alone)
     with pytest.raises(ProtocolError, match="one by one"):
         decoded(b"{}", b"{}")
