@@ -101,8 +101,7 @@ class PartFile:
         path = self._folder / self.name
         fd = self._disk.open(path, os.O_RDONLY | os.O_NOFOLLOW)
         try:
-            with self._disk.map_read_only(fd) as mapping:
-                rows = _rows_in(mapping)
+            rows = _rows_in(self._disk.map_read_only(fd))
         finally:
             self._disk.close(fd)
         if rows != self.rows:
