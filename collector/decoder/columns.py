@@ -7,6 +7,7 @@ a map. Invariant: rows are in line order, and a returned batch has exactly ``HIT
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -63,8 +64,11 @@ def _any_of(characters: bytes) -> Flags:
     return np.isin(np.arange(256), list(characters))
 
 
-_MISREAD: Final = tuple(map(_any_of, (b"u", b"dD", b"89abAB", b"4567cdefCDEF")))
-"""What follows the backslash of such an escape."""
+_TRAPS: Final = (
+    tuple(map(_any_of, (b"u", b"dD", b"89abAB", b"4567cdefCDEF"))),
+    tuple(map(_any_of, (b"u", b"0", b"0", b"0", b"0"))),
+)
+"""What follows the backslash of an escape that arro3 0.9 does not survive or gets wrong."""
 
 _MARKS_LIMIT: Final = 1 << 24
 
@@ -93,19 +97,26 @@ def read_lines(text: Line) -> list[pa.RecordBatch] | None:
         return None
 
 
-def misread_lines(payload: Line, ends: Int64s) -> list[int]:
-    r"""Lines with a character spelled as escapes that arro3 takes for another character.
+def trapped_lines(payload: Line, ends: Int64s) -> list[int]:
+    r"""Lines with an escape that arro3 must not meet before they are repaired.
 
-    Those of the even planes, such as ``"\udb40\udc67"``: arro3 0.9 puts the two halves together by OR
-    where it should add. ``ends`` is where the payload's LFs are. The repair spells them in UTF-8.
+    Characters of the even planes, such as ``"\udb40\udc67"``, it takes for others: it puts the two
+    halves together by OR where it should add; the repair spells them in UTF-8. ``"\u0000"`` in a value
+    it refuses ends up in the text of its error and aborts the process; of a repaired line it refuses
+    nothing. ``ends`` is where the payload's LFs are.
     """
     text = np.frombuffer(payload, dtype=np.uint8)
-    at = np.flatnonzero(text == ord("\\"))
-    for offset, allowed in enumerate(_MISREAD, start=1):
+    escapes = np.flatnonzero(text == ord("\\"))
+    found = [np.searchsorted(ends, _followed_by(trap, text, escapes)) for trap in _TRAPS]
+    lines: list[int] = np.unique(np.concatenate(found)).tolist()
+    return lines
+
+
+def _followed_by(trap: Sequence[Flags], text: npt.NDArray[np.uint8], at: Int64s) -> Int64s:
+    for offset, allowed in enumerate(trap, start=1):
         at = at[at + offset < len(text)]
         at = at[allowed[text[at + offset]]]
-    found: list[int] = np.unique(np.searchsorted(ends, at)).tolist()
-    return found
+    return at
 
 
 def unfit_rows(batch: pa.RecordBatch) -> set[int]:

@@ -22,8 +22,8 @@ from collector.decoder.columns import (
     Int64s,
     Uint64s,
     finish,
-    misread_lines,
     read_lines,
+    trapped_lines,
     unfit_rows,
 )
 from collector.decoder.patch import patch
@@ -135,7 +135,7 @@ def decode_block(payload: Line, block: Block, *, instance: str, degree: Degree =
     sent = _split(payload, ends)
     work = _Work(sent, list(range(len(sent))), list(sent))
     odd = work.patch(misfits(sent, degree), degree)
-    work.rewrite(sorted({*odd, *misread_lines(payload, ends)}), repair)
+    work.rewrite(sorted({*odd, *trapped_lines(payload, ends)}), repair)
     batches = _columnarise(payload, work)
     return _decoded(block, work, _finished(batches, work.numbers, block, instance))
 
