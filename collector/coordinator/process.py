@@ -335,6 +335,7 @@ class Coordinator:
             "stream": foundation.ledger.stream,
             "instance": foundation.ledger.instance,
             "durability": self.settings.journal.durability,
+            "mode": self.settings.output.mode,
         }
         return await self._start(name, "collector.decoder.process", arguments, FromDecoder)
 

@@ -40,6 +40,8 @@ class PartIdentity:
     stream: str
     durability: str = "disk"
     """Of the journal: ``disk`` or ``memory``."""
+    mode: int = 0o644
+    """Of the files that become visible."""
 
     def metadata(self) -> dict[str, str]:
         return {
@@ -122,7 +124,9 @@ class Share:
     def _part(self, kind: FileKind, hour: int, schema: pa.Schema) -> PartFile:
         if (kind, hour) not in self._parts:
             name = f"{self._prefix}-{kind}-{_hour_name(hour)}.parquet"
-            self._parts[kind, hour] = PartFile(self._disk, self._staging, name, kind, schema)
+            self._parts[kind, hour] = PartFile(
+                self._disk, self._staging, name, kind, schema, mode=self._identity.mode
+            )
         return self._parts[kind, hour]
 
     def _add_rows(self, decoded: Decoded, kept: npt.NDArray[np.bool_]) -> None:
@@ -223,7 +227,7 @@ def stage_connections(
     try:
         for day, rows in sorted(days.items()):
             name = f"{order.first}-0-{order.last}-{kind}-{_hour_name(day)}.parquet"
-            parts[day] = PartFile(disk, staging, name, kind, CONNECTIONS_SCHEMA)
+            parts[day] = PartFile(disk, staging, name, kind, CONNECTIONS_SCHEMA, mode=identity.mode)
             parts[day].add(_connection_rows(rows, identity.instance))
         finals = {
             day: part_path(
@@ -232,7 +236,7 @@ def stage_connections(
                 identity.instance,
                 first=order.first,
                 last=order.last,
-                share=0,
+                share=1,
                 hour=day,
             )
             for day in parts

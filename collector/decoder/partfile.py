@@ -19,6 +19,10 @@ from collector.core.messages import FileKind, StagedFile
 from collector.decoder.schema import ID_COLUMNS
 from collector.errors import StorageError
 from collector.storage.fs import Disk, FileWriter
+from collector.storage.layout import below_state
+
+OWN_MODE: Final = 0o600
+"""Of files in the state folder."""
 
 WRITE_BATCH_ROWS: Final = 1 << 16
 
@@ -42,7 +46,9 @@ def staged_file(
 class PartFile:
     """Rows of one schema that go to one file. The file is made when its first row group is written."""
 
-    def __init__(self, disk: Disk, folder: Path, name: str, kind: FileKind, schema: pa.Schema) -> None:
+    def __init__(
+        self, disk: Disk, folder: Path, name: str, kind: FileKind, schema: pa.Schema, *, mode: int
+    ) -> None:
         self.name = name
         self.kind = kind
         self.rows = 0
@@ -51,6 +57,7 @@ class PartFile:
         self._disk = disk
         self._folder = folder
         self._schema = schema
+        self._mode = OWN_MODE if below_state(kind) else mode
         self._waiting: list[pa.RecordBatch] = []
         self._file: FileWriter | None = None
         self._writer: pq.ParquetWriter | None = None
@@ -93,7 +100,7 @@ class PartFile:
 
     def _opened(self) -> pq.ParquetWriter:
         if self._writer is None:
-            self._file = self._disk.create_writer(self._folder / self.name)
+            self._file = self._disk.create_writer(self._folder / self.name, self._mode)
             self._writer = _writer(self._file, self._schema)
         return self._writer
 

@@ -196,6 +196,7 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
         ("stream", str),
         ("instance", str),
         ("durability", str),
+        ("mode", int),
     ):
         parser.add_argument(f"--{name}", type=kind, required=True)
     return parser.parse_args(argv)
@@ -207,7 +208,7 @@ def main(argv: list[str]) -> int:
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)
     channel: Channel[ToDecoder] = Channel.from_fd(arguments.channel, ToDecoder)
-    identity = PartIdentity(arguments.instance, arguments.stream, arguments.durability)
+    identity = PartIdentity(arguments.instance, arguments.stream, arguments.durability, arguments.mode)
     process = DecoderProcess(channel, arguments.journal, arguments.staging, identity)
     try:
         channel.send(Ready(arguments.parent))

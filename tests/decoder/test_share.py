@@ -266,12 +266,13 @@ def test_parts_carry_their_provenance(tmp_path):
 
 
 def test_staged_files_are_described_as_they_are(sample):
-    """Size, SHA-256 and rows are those of the bytes on the disk; the mode lets nobody else read."""
+    """Size, SHA-256 and rows are those of the bytes on the disk; only what becomes visible may others read."""
     folder, files, _ = sample
     for file in files:
         content = (folder / file.staged).read_bytes()
         assert (file.size, file.sha256) == (len(content), hashlib.sha256(content).digest())
-        assert (folder / file.staged).stat().st_mode & 0o777 == 0o600
+        own = file.kind in {FileKind.IDS, FileKind.RESENDS}
+        assert (folder / file.staged).stat().st_mode & 0o777 == (0o600 if own else 0o644)
         if file.kind is not FileKind.IDS:
             assert file.rows == pq.read_metadata(folder / file.staged).num_rows
     assert sorted(os.listdir(folder)) == sorted(file.staged for file in files)
@@ -419,7 +420,7 @@ def test_connections_are_one_part_per_day(tmp_path):
     gap = ConnectionRow(kind="gap", connection=4, began_us=BEGAN_US + DAY_US, ended_us=BEGAN_US + DAY_US + 5)
     order = StageConnections(first=17, last=29, rows=(connection, gap), before=Totals())
     files = stage_connections(DISK, tmp_path, IDENTITY, order)
-    name = f"part-{INSTANCE}-000000000017-000000000029-0.parquet"
+    name = f"part-{INSTANCE}-000000000017-000000000029-1.parquet"
     assert [file.final for file in files] == [
         f"connections/v=1/stream=shop/date=2026-11-18/{name}",
         f"connections/v=1/stream=shop/date=2026-11-19/{name}",

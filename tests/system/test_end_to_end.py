@@ -100,6 +100,20 @@ def test_another_stream_does_not_get_this_state_folder(make_service, make_collec
     assert "demo-stream" in collector.log.splitlines()[-1]
 
 
+@pytest.mark.parametrize("mode", ["0644", "0600"])
+def test_parts_have_the_mode_that_was_asked_for(make_service, make_collector, mode):
+    """``output.mode`` is that of every visible file, whatever the umask; the state folder is ours alone."""
+    service = make_service(total=100)
+    collector = make_collector(service, **{"output.mode": mode})
+    assert collector.run("--stop-after-hits", "100") == 0, collector.log
+    visible = [
+        path for kind in ("hits", "connections") for path in (collector.output / kind).rglob("*.parquet")
+    ]
+    assert {f"{path.stat().st_mode & 0o7777:04o}" for path in visible} == {mode}
+    state = [path for path in collector.state.rglob("*") if path.is_file()]
+    assert {path.stat().st_mode & 0o077 for path in [collector.state, *state]} == {0}
+
+
 def test_a_silent_stream_is_held(make_service, make_collector):
     """No hits and only signs of life: the connection stays, nothing is written, a drain is clean."""
     service = make_service(total=0)
