@@ -266,7 +266,7 @@ def test_parts_carry_their_provenance(tmp_path):
 
 
 def test_staged_files_are_described_as_they_are(sample):
-    """Size, SHA-256 and rows are those of the bytes on the disk; only what becomes visible may others read."""
+    """Size, SHA-256 and rows are those of the bytes on the disk; others may read what becomes visible."""
     folder, files, _ = sample
     for file in files:
         content = (folder / file.staged).read_bytes()
