@@ -135,9 +135,13 @@ async def file_progress(coordinator: Coordinator) -> None:
             write=lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True),
         )
         bar = progress.add_task("reading")
+        accepted_before = coordinator.intake.accepted_total
         while True:
             if coordinator.files is not None:
                 at = coordinator.files.progress
-                name = "committing" if at.path is None else at.path.name
-                progress.update(bar, description=name, completed=at.bytes_read, total=at.bytes_total or None)
+                accepted = coordinator.intake.accepted_total - accepted_before
+                decoded = min(1.0, coordinator.pipeline.decoded_records / accepted) if accepted else 1.0
+                name = "" if at.path is None else at.path.name
+                total = at.bytes_total or None
+                progress.update(bar, description=name, completed=at.bytes_read * decoded, total=total)
             await asyncio.sleep(REFRESH_S)

@@ -99,6 +99,7 @@ class Intake:
         self.connection = 0
         """The one that is requested or open; 0: none."""
         self.paused = False
+        """The transfer waits for room in the journal."""
         self.starved = False
         """The reader asked for a segment that could not be granted yet."""
 
@@ -193,11 +194,11 @@ class Intake:
 
     def _progressed(self, message: Progress) -> None:
         self._hold(message.held_us)
-        if message.paused != self.paused:
-            self.paused = message.paused
-            log(
-                "connection.paused" if message.paused else "connection.resumed", connection=message.connection
-            )
+        waits_for_room = message.paused and self.starved  # until the disk has caught up is no news
+        if waits_for_room != self.paused:
+            self.paused = waits_for_room
+            event = "connection.paused" if waits_for_room else "connection.resumed"
+            log(event, connection=message.connection)
         self.transport.progressed(message)
 
     async def _take_over(self, how: str) -> None:

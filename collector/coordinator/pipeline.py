@@ -66,8 +66,8 @@ class Pipeline:
         self._stopping = False
         ledger = committer.ledger
         self.batching = Batching(limits, ledger.totals, ledger.last_batch)
-        self.resends_by_connection: dict[int, int] = {}
-        self.last_visible_us = 0
+        self.decoded_records = 0
+        """Since this start; those of a share that ran again count twice."""
 
     # ------------------------------------------------------------ from the rest of the coordinator
 
@@ -155,7 +155,7 @@ class Pipeline:
                     self._answer(child, message)
                 case BlockDone():
                     self.batching.block_done(message)
-                    self._count(message)
+                    self.decoded_records += message.rows + message.resends + message.rejects
                 case Staged() if message.share == 0:
                     self._connections_staged(message)
                 case Staged():
@@ -177,14 +177,6 @@ class Pipeline:
         )
         child.send(Keep(claims.seq, drop.astype("<u4").tobytes()))
         self.batching.answered(claims.seq)
-
-    def _count(self, done: BlockDone) -> None:
-        if done.resends:
-            share = self.batching.batch_of(done.seq).share_of[done.seq]
-            connection = share.blocks[done.seq].connection
-            self.resends_by_connection[connection] = (
-                self.resends_by_connection.get(connection, 0) + done.resends
-            )
 
     # ------------------------------------------------------------ connections parts
 
