@@ -118,15 +118,21 @@ class Silence:
     _last_byte_s: float = 0.0
     _bytes: int = 0
     _records: int = 0
+    _paused: bool = False
 
     def opened(self, now_s: float) -> None:
         """A stream is open; the counts of ``progressed`` begin at 0 again."""
         self._last_byte_s = now_s
         self._bytes = self._records = 0
+        self._paused = False
 
     def progressed(self, now_s: float, *, bytes_received: int, records: int, paused: bool) -> None:
-        """The running counts of the open connection. Empty lines count: they are bytes."""
-        if bytes_received == self._bytes and not paused:
+        """The running counts of the open connection. Empty lines count: they are bytes.
+
+        So does a pause up to its end, however long ago the last word of it came.
+        """
+        was_paused, self._paused = self._paused, paused
+        if bytes_received == self._bytes and not (paused or was_paused):
             return
         if bytes_received > self._bytes:
             self.empty_connections = 0

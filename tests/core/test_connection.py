@@ -144,6 +144,17 @@ def test_pause_is_not_a_stall() -> None:
     assert silence.stalled(last_s + 5300)
 
 
+def test_silence_begins_anew_when_a_pause_ends() -> None:
+    """Nobody need say anything in a pause: what counts is when it ended, and only once."""
+    silence = Silence()
+    last_s = fed(silence, seconds=700, per_second=5)
+    silence.progressed(last_s + 1, bytes_received=70_000, records=3500, paused=True)
+    silence.progressed(last_s + 900, bytes_received=70_000, records=3500, paused=False)
+    assert not silence.stalled(last_s + 900)
+    silence.progressed(last_s + 1200, bytes_received=70_000, records=3500, paused=False)
+    assert silence.stalled(last_s + 1200)
+
+
 def test_limit_doubles_for_each_connection_without_a_byte() -> None:
     """Doubled each time, to 24 h; a connection that brings one ends it."""
     silence = Silence()
