@@ -136,6 +136,8 @@ class Pipeline:
         if self._connections_decoder == number:
             self._connections_decoder = None
         await self._committer.forget_staged([f"{at.batch}-{at.share}-{at.attempt}-" for at in lost])
+        self._send_connections_order()
+        self._pump()
         delay_s = intensity.died(asyncio.get_running_loop().time())
         if delay_s is None:
             raise ChildFailedError(f"{name} keeps failing (last: {how}); its message is above")

@@ -24,6 +24,7 @@ from collector.coordinator.pipeline import Pipeline
 from collector.coordinator.stream import Stream, TokenSource, boottime_s
 from collector.coordinator.supervisor import Child, start_child
 from collector.core.batching import BatchLimits
+from collector.core.framing import BLOCK_BYTES
 from collector.core.messages import Block, FromDecoder, FromReader
 from collector.core.reconnect import Policy, ReconnectSettings
 from collector.core.reconnect_events import Exit
@@ -36,6 +37,9 @@ from collector.telemetry import log
 
 SETTLE_INTERVAL_S: Final = 30.0
 """How often is looked whether an hour's rows of ``connections`` are final."""
+
+BLOCKS_PER_SEGMENT: Final = 4
+"""At least: a segment that cannot hold its blocks would be made larger than it is counted."""
 
 Companion = Callable[["Coordinator"], Coroutine[Any, Any, None]]
 """Something that runs beside the collector and only looks: the live view."""
@@ -323,6 +327,7 @@ class Coordinator:
             "next-seq": next_seq,
             "ca-file": self._ca_file,
             "segment-bytes": settings.journal.segment_bytes,
+            "block-bytes": min(BLOCK_BYTES, settings.journal.segment_bytes // BLOCKS_PER_SEGMENT),
             "max-record-bytes": settings.journal.max_record_bytes,
         }
         return await self._start("reader", "collector.reader.process", arguments, FromReader)
