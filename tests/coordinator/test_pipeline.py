@@ -1,0 +1,227 @@
+"""The pipeline with decoders that are played by the test: who gets what when one of them dies."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from collector.coordinator.pipeline import Pipeline
+from collector.core.batching import BatchLimits
+from collector.core.ledger import LogState
+from collector.core.messages import (
+    Block,
+    BlockDone,
+    ConnectionRow,
+    Decode,
+    Ready,
+    Stage,
+    StageConnections,
+    Staged,
+    Totals,
+)
+from collector.core.resends import ResendIndex
+from collector.core.supervision import RESTART_LIMIT
+from collector.errors import ChildFailedError
+
+CONNECTIONS = StageConnections(
+    1, 1, (ConnectionRow(kind="gap", connection=0, began_us=1, ended_us=2),), Totals()
+)
+
+
+def block(seq: int) -> Block:
+    return Block(seq, 1, 0, 10, 5, 1, 0, 0, 0)
+
+
+def done(seq: int) -> BlockDone:
+    return BlockDone(seq, 5, 0, 0, 0, 0, (1,), 0)
+
+
+@dataclass
+class Decoder:
+    """A child as the pipeline sees it. ``reaping`` is held until the test lets it go."""
+
+    name: str
+    pid: int = 1
+    says: asyncio.Queue = field(default_factory=asyncio.Queue)
+    told: list = field(default_factory=list)
+    reaped: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def receive(self):
+        return await self.says.get()
+
+    def send(self, message) -> None:
+        self.told.append(message)
+
+    async def reap(self, *, grace_s: float = 0.0) -> str:
+        await self.reaped.wait()
+        return "signal SIGKILL"
+
+    def die(self) -> None:
+        self.says.put_nowait(None)
+        self.reaped.set()
+
+    def orders(self, kind) -> list:
+        return [message for message in self.told if isinstance(message, kind)]
+
+
+class NoRuns:
+    def contains(self, key, low):
+        return np.zeros(len(key), np.bool_)
+
+
+class Commits:
+    """Stands for the commit log and the output folder."""
+
+    def __init__(self) -> None:
+        self.ledger = LogState()
+        self.batches: list[tuple[int, int]] = []
+        self.forgotten: list[str] = []
+
+    async def commit(self, batch) -> None:
+        self.batches.append((batch.first, batch.last))
+
+    async def tidy(self, oldest, held_us) -> None: ...
+
+    async def forget_staged(self, prefixes) -> None:
+        self.forgotten += prefixes
+
+
+class Rehearsal:
+    """A running pipeline with its decoders, in the order they were started."""
+
+    def __init__(self, decoders: int) -> None:
+        self.decoders: list[Decoder] = []
+        self.started: asyncio.Queue[Decoder] = asyncio.Queue()
+        self.commits = Commits()
+        self.pipeline = Pipeline(
+            limits=BatchLimits(3600, 1 << 30),
+            decoders=decoders,
+            start_decoder=self._start,
+            committer=self.commits,
+            index=ResendIndex(NoRuns()),
+            committed=lambda last: None,
+        )
+        self.task = asyncio.create_task(self.pipeline.run())
+
+    async def _start(self, name: str) -> Decoder:
+        decoder = Decoder(name)
+        self.decoders.append(decoder)
+        self.started.put_nowait(decoder)
+        decoder.says.put_nowait(Ready(1))
+        return decoder
+
+    async def settled(self) -> None:
+        """Everything that can happen without the test has happened."""
+        for _ in range(50):
+            await asyncio.sleep(0)
+
+    async def end(self) -> None:
+        self.pipeline.stop()
+        for decoder in self.decoders:
+            decoder.reaped.set()
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+
+
+def play(decoders: int):
+    """Runs a coroutine function with a pipeline on a loop of its own."""
+
+    def wrap(act):
+        def test() -> None:
+            async def run() -> None:
+                stage = Rehearsal(decoders)
+                await stage.settled()
+                try:
+                    await act(stage)
+                finally:
+                    await stage.end()
+
+            asyncio.run(run())
+
+        test.__doc__ = act.__doc__
+        return test
+
+    return wrap
+
+
+@play(decoders=2)
+async def test_work_of_the_dead_goes_to_its_peer_before_a_successor_is_up(stage):
+    """Reaped first, then its blocks run again at once, under the next attempt; its files are forgotten."""
+    first, second = stage.decoders
+    stage.pipeline.accepted((block(1), block(2)))
+    first.says.put_nowait(None)
+    await stage.settled()
+    assert [order.block.seq for order in second.orders(Decode)] == [2], "not before it is reaped"
+    first.reaped.set()
+    await stage.settled()
+    assert [(order.block.seq, order.share, order.attempt) for order in second.orders(Decode)] == [
+        (2, 2, 1),
+        (1, 1, 2),
+    ]
+    assert stage.commits.forgotten == ["1-1-1-"]
+
+
+@play(decoders=1)
+async def test_blocks_that_come_while_a_decoder_is_reaped_are_not_lost(stage):
+    """What is handed to a dying decoder runs again on its successor."""
+    stage.decoders[0].says.put_nowait(None)
+    await stage.settled()
+    stage.pipeline.accepted((block(1),))
+    stage.decoders[0].reaped.set()
+    await stage.settled()
+    assert [order.block.seq for order in stage.decoders[1].orders(Decode)] == [1]
+
+
+@play(decoders=2)
+async def test_rows_of_connections_are_staged_by_one_decoder(stage):
+    """A second decoder that becomes ready does not get the order as well; a peer does when the first dies."""
+    staging = asyncio.create_task(stage.pipeline.stage_connections(CONNECTIONS))
+    await stage.settled()
+    first, second = stage.decoders
+    second.says.put_nowait(Ready(1))
+    await stage.settled()
+    assert [len(decoder.orders(StageConnections)) for decoder in (first, second)] == [1, 0]
+    first.die()
+    await stage.settled()
+    assert len(second.orders(StageConnections)) == 1
+    second.says.put_nowait(Staged(1, 0, 0, (), 1, 0, 0))
+    assert (await staging).rows == 1
+
+
+@play(decoders=2)
+async def test_a_drain_closes_the_batch_once_everything_is_handed_out(stage):
+    """Every accepted block is in one committed batch when ``drained`` returns."""
+    stage.pipeline.accepted(tuple(block(seq) for seq in range(1, 8)))
+    drained = asyncio.create_task(stage.pipeline.drained())
+    for _ in range(20):
+        for decoder in stage.decoders:
+            todo, decoder.told = decoder.told, []
+            for order in todo:
+                if isinstance(order, Decode):
+                    decoder.says.put_nowait(done(order.block.seq))
+                elif isinstance(order, Stage):
+                    share = stage.pipeline.batching.batch_of(order.batch).shares[order.share - 1]
+                    decoder.says.put_nowait(
+                        Staged(order.batch, order.share, order.attempt, (), share.counts.rows, 0, 0)
+                    )
+        await stage.settled()
+    await drained
+    assert stage.commits.batches == [(1, 7)]
+
+
+def test_a_decoder_that_keeps_dying_ends_the_pipeline():
+    """More deaths than the restart limit within its window: ChildFailedError, after no more starts."""
+
+    async def run() -> int:
+        stage = Rehearsal(decoders=1)
+        for _ in range(RESTART_LIMIT + 1):
+            (await stage.started.get()).die()
+        with pytest.raises(ExceptionGroup) as failure:
+            await stage.task
+        assert failure.group_contains(ChildFailedError)
+        return len(stage.decoders)
+
+    assert asyncio.run(run()) == RESTART_LIMIT + 1
