@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from collector.core.entries import ConnectionClosed, Entry, Lost, Made
+from collector.core.entries import ConnectionClosed, ConnectionOpened, Entry, Lost, Made
 from collector.core.floor_record import FloorRecord, held_until_us
 from collector.core.ledger import LogState
 from collector.core.messages import Closed, Outcome
@@ -116,7 +116,9 @@ def _recovered(
     _say_recovered(found)
     floor = FloorFile(DISK, state.floor, FloorRecord)
     record, existed = floor.read()
-    _close_connections(commit_log, ledger, record, found.journal)
+    if settings.stream.url:
+        _open_connections(commit_log, ledger, found.journal)
+        _close_connections(commit_log, ledger, record, found.journal)
     watched = (settings.output.folder, state.root)
     limits = RunLimits(round(settings.resends.window_s * 1e6), settings.resends.max_ids)
     return Foundation(
@@ -221,6 +223,17 @@ def _say_recovered(found: RecoveredState) -> None:
             intents=int(found.redone_batch is not None),
             staged=found.staged_removed,
         )
+
+
+def _open_connections(commit_log: CommitLog, ledger: LogState, found: Recovered) -> None:
+    """Blocks can be durable before the log has heard of their connection; its number is taken."""
+    for block in found.blocks:
+        known = ledger.connections.get(block.connection)
+        if known is not None and known.opened is not None:
+            continue
+        before = [at.number for at in ledger.connections.values() if at.opened is not None]
+        after = max(before, default=0)
+        _append(commit_log, ledger, ConnectionOpened(block.connection, block.collected_at_us, 0, {}, after))
 
 
 def _close_connections(

@@ -22,6 +22,7 @@ from collector.coordinator.token import TokenError
 from collector.core import connection as connections
 from collector.core.entries import ConnectionClosed, ConnectionOpened
 from collector.core.floor_record import FloorRecord, stamped
+from collector.core.ledger import LogState
 from collector.core.messages import Closed, Connect, Opened, Outcome, Progress
 from collector.core.reconnect import Policy, State
 from collector.core.reconnect_events import (
@@ -43,6 +44,7 @@ from collector.core.reconnect_events import (
 )
 from collector.core.reconnect_table import row_of
 from collector.core.remedies import closed_in_words
+from collector.escaping import without_secrets
 from collector.settings import Settings
 from collector.storage.floor import FloorFile
 from collector.storage.fs import Disk
@@ -68,11 +70,27 @@ class OpenConnection:
     """What is known of the request under way."""
 
     number: int
-    opened_us: int = 0
-    bytes_received: int = 0
-    records: int = 0
-    last_byte_us: int = 0
+    opened: bool = False
     stalled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """The newest connection that brought a stream; number 0: none yet.
+
+    Known here and not only from the ledger, which learns of it when a disk that may be slow has it.
+    """
+
+    number: int
+    closed_us: int
+
+
+def _newest(ledger: LogState) -> Before:
+    opened = [at for at in ledger.connections.values() if at.opened is not None]
+    if not opened:
+        return Before(0, 0)
+    newest = max(opened, key=lambda at: at.number)
+    return Before(newest.number, newest.closed.closed_at_us if newest.closed is not None else 0)
 
 
 class Stream:
@@ -105,7 +123,6 @@ class Stream:
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._tasks: set[asyncio.Task[None]] = set()
         self._full = True  # until the reader is ready
-        self._wait_began_us = 0
         self._attempts: dict[str, int] = {}
         self._reset = False
         idle = settings.reconnect.idle_timeout_s
@@ -115,6 +132,7 @@ class Stream:
         self.state: State | None = None
         """``None``: the policy has not begun."""
         self.open: OpenConnection | None = None
+        self._before = _newest(committer.ledger)
 
     # ------------------------------------------------------------ the loop
 
@@ -196,7 +214,7 @@ class Stream:
         return text.decode("ascii", "replace").strip() or None
 
     async def _send_request(self, reset: str | None) -> None:
-        number = self._committer.ledger.next_connection
+        number = max(self._committer.ledger.next_connection, self._before.number + 1)
         self._reset = reset is not None
         if reset is not None:
             await self._floor_thread.run(self._forget_reset)
@@ -230,9 +248,9 @@ class Stream:
 
     def opened(self, message: Opened) -> None:
         assert self.open is not None  # noqa: S101 - the reader opens only what was asked for
-        self.open.opened_us = self.open.last_byte_us = message.at_us
-        before = self._last_closed_us()
-        wait_us = max(0, message.at_us - before) if before else 0
+        self.open.opened = True
+        before = self._before
+        wait_us = max(0, message.at_us - before.closed_us) if before.closed_us else 0
         log(
             "connection.opened",
             connection=message.connection,
@@ -246,7 +264,7 @@ class Stream:
                 opened_us=message.at_us,
                 wait_us=wait_us,
                 attempts=self._attempts,
-                after=self._last_connection(),
+                after=before.number,
                 reset=self._reset,
             )
         )
@@ -259,19 +277,11 @@ class Stream:
             self._set_full(full=self._intake.starved)
             return
         self._set_full(full=message.paused)
-        self.open.bytes_received = message.bytes_received
-        self.open.records = message.records
-        self.open.last_byte_us = message.last_byte_us
         now_s = boottime_s()
         self._silence.progressed(
             now_s, bytes_received=message.bytes_received, records=message.records, paused=message.paused
         )
-        if (
-            self.open.opened_us
-            and not message.paused
-            and self._silence.stalled(now_s)
-            and not self.open.stalled
-        ):
+        if self.open.opened and not message.paused and self._silence.stalled(now_s) and not self.open.stalled:
             self.open.stalled = True
             self._intake.disconnect()
 
@@ -280,9 +290,14 @@ class Stream:
             message = msgspec.structs.replace(
                 message, outcome=Outcome.STALLED, detail=f"no byte came for {self._silence.limit_s():.0f} s"
             )
-        opened = self.open is not None and bool(self.open.opened_us)
+        message = msgspec.structs.replace(  # the service may echo what it was sent
+            message,
+            detail=without_secrets(message.detail),
+            error_description=without_secrets(message.error_description),
+        )
         self._log_closed(message)
-        if opened:
+        if self.open is not None and self.open.opened:
+            self._before = Before(message.connection, message.closed_at_us)
             self._silence.closed(message.bytes_received)
             self._committer.append_soon(ConnectionClosed(closed=message, held_us=self._intake.held_us))
         else:
@@ -290,15 +305,6 @@ class Stream:
             self._attempts[row] = self._attempts.get(row, 0) + 1
         self.open = None
         self._tell(message)
-
-    def _last_connection(self) -> int:
-        """The newest that brought a stream; 0: none yet."""
-        opened = (at.number for at in self._committer.ledger.connections.values() if at.opened is not None)
-        return max(opened, default=0)
-
-    def _last_closed_us(self) -> int:
-        before = self._committer.ledger.connections.get(self._last_connection())
-        return before.closed.closed_at_us if before is not None and before.closed is not None else 0
 
     def _log_closed(self, message: Closed) -> None:
         event = "connection.closed" if message.outcome is Outcome.DRAINED else "connection.lost"

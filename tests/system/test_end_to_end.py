@@ -7,6 +7,8 @@ import signal
 import pytest
 from harness import PATIENCE_S, wait_until
 
+from collector.simulator.scenario import parse
+
 TOTAL = 3000
 
 
@@ -126,9 +128,11 @@ def test_a_silent_stream_is_held(make_service, make_collector):
 
 
 def test_no_secret_is_in_any_file_argument_or_child(make_service, make_collector, tmp_path):
-    """The token reaches the reader through its channel alone."""
+    """The token reaches the reader through its channel alone, and a service that echoes it is masked."""
     canary = "canary-2f6b1d3c9a"
-    service = make_service(total=TOTAL, token=canary)
+    body = f'{{"error_description": "no {canary}"}}'
+    rules = parse(f"[[rule]]\nrequests = '1'\nanswer = {{ status = 409, body = '{body}' }}").rules
+    service = make_service(total=TOTAL, token=canary, rules=rules)
     collector = make_collector(service)
     collector.start(environment={"LIVESTREAM_TOKEN": canary, "LIVESTREAM_CLIENT_ID": "simulator-key"})
     wait_until(lambda: service.sent > 500, "some hits")
@@ -140,3 +144,4 @@ def test_no_secret_is_in_any_file_argument_or_child(make_service, make_collector
     for path in collector.folder.rglob("*"):
         if path.is_file():
             assert canary.encode() not in path.read_bytes(), path
+    assert "no ***" in collector.log
