@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
+from collector.escaping import printable
 from collector.reader.inflate import MAGIC, Inflater
 
 MAX_HEAD_BYTES: Final = 64 * 1024
@@ -38,10 +39,7 @@ def escaped(text: str | bytes) -> str:
     """Foreign text in one printable line of at most ``MAX_WORDS`` characters."""
     if isinstance(text, bytes):
         text = text[: 4 * MAX_WORDS].decode("utf-8", "backslashreplace")
-    one_line = "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:MAX_WORDS]
-    )
-    return one_line if len(one_line) <= MAX_WORDS else one_line[: MAX_WORDS - 1] + "…"
+    return printable(text[: MAX_WORDS + 1], MAX_WORDS)
 
 
 class Head:
