@@ -15,7 +15,7 @@ from collector.coordinator.committer import Committer
 from collector.coordinator.pipeline import Pipeline
 from collector.core.connection import suspected_gap
 from collector.core.entries import ConnectionsCommitted, ConnectionsIntent, GapSeen
-from collector.core.ledger import HOUR_US, START_OF_CONNECTION_US, Connection
+from collector.core.ledger import HOUR_US, START_OF_CONNECTION_US, Connection, hour_of
 from collector.core.messages import ConnectionRow, Outcome, StageConnections, Staged, Totals
 from collector.telemetry import log
 
@@ -30,13 +30,16 @@ class ConnectionBook:
         self._pipeline = pipeline
         self._settling = asyncio.Lock()
 
-    async def settle(self, *, final: bool) -> None:
-        """``final``: no connection is open and none will be. *Blocks* its caller until all is visible."""
-        async with self._settling:
-            await self._settle(time.time_ns() // 1000, final=final)
+    async def settle(self, *, draining: bool) -> None:
+        """Makes visible what is final in hours that are over; ``draining``: in this one too.
 
-    async def _settle(self, now_us: int, *, final: bool) -> None:
-        for gap in list(self._gaps(now_us, final=final)):
+        *Blocks* its caller until it is.
+        """
+        async with self._settling:
+            await self._settle(time.time_ns() // 1000, draining=draining)
+
+    async def _settle(self, now_us: int, *, draining: bool) -> None:
+        for gap in list(self._gaps(now_us)):
             await self._committer.append(gap)
             log(
                 "gap.recorded",
@@ -46,33 +49,36 @@ class ConnectionBook:
                 suspected=gap.suspected,
                 rule=gap.rule,
             )
-        await self._write_rows(now_us)
+        await self._write_rows(now_us, before_us=now_us + HOUR_US if draining else now_us)
 
     # ------------------------------------------------------------ gaps
 
-    def _gaps(self, now_us: int, *, final: bool) -> Iterator[GapSeen]:
+    def _gaps(self, now_us: int) -> Iterator[GapSeen]:
         """A gap is judged once the connection after it had its first ten minutes, or is over."""
         ledger = self._committer.ledger
         for connection in ledger.connections.values():
             opened = connection.opened
             if opened is None or opened.after == 0 or opened.after in ledger.gap_after:
                 continue
-            young = now_us < opened.opened_us + START_OF_CONNECTION_US
-            if young and connection.closed is None and not final:
-                continue
             before = ledger.connections[opened.after].closed
-            if before is not None:
+            judged_us = opened.opened_us + START_OF_CONNECTION_US
+            if before is not None and self._is_final(connection, judged_us, now_us):
                 yield _gap(
                     connection, before.closed_at_us, str(before.outcome), before.detail, before.cut_bytes
                 )
 
     # ------------------------------------------------------------ rows
 
-    async def _write_rows(self, now_us: int) -> None:
+    async def _write_rows(self, now_us: int, *, before_us: int) -> None:
+        """Rows of hours that end before ``before_us``: one part an hour, not one for each disconnect."""
         ledger = self._committer.ledger
-        due = [(at, hour) for at, hour in ledger.unwritten_rows(now_us) if self._is_final(at, hour, now_us)]
+        due = [
+            (at, hour)
+            for at, hour in ledger.unwritten_rows(now_us)
+            if hour + HOUR_US <= before_us and self._is_final(at, hour + HOUR_US, now_us)
+        ]
         rows = [_connection_row(at, hour, ledger.gap_after) for at, hour in due]
-        gaps = dict(ledger.gaps)
+        gaps = {n: gap for n, gap in ledger.gaps.items() if hour_of(gap.ended_us) + HOUR_US <= before_us}
         rows += [_gap_row(gap) for gap in gaps.values()]
         if not rows:
             return
@@ -94,13 +100,12 @@ class ConnectionBook:
         await self._committer.publish(staged.files)
         await self._committer.append(ConnectionsCommitted(first=first, last=last))
 
-    def _is_final(self, connection: Connection, hour: int, now_us: int) -> bool:
-        """Nothing more can be counted in this hour: it or the connection is over, its blocks committed."""
-        ended_us = connection.closed.closed_at_us if connection.closed is not None else now_us
-        if connection.closed is None and hour + HOUR_US > now_us:
-            return False
+    def _is_final(self, connection: Connection, until_us: int, now_us: int) -> bool:
+        """Nothing more can be counted up to then: the time or the connection is over, and committed."""
         oldest = self._pipeline.batching.oldest_uncommitted()
-        return oldest is None or oldest.collected_at_us >= min(hour + HOUR_US, ended_us + 1)
+        if connection.closed is not None:
+            return oldest is None or oldest.connection > connection.number
+        return until_us <= now_us and (oldest is None or oldest.collected_at_us >= until_us)
 
 
 def _gap(connection: Connection, began_us: int, reason: str, detail: str, cut_bytes: int) -> GapSeen:

@@ -265,7 +265,7 @@ class Coordinator:
             async with asyncio.timeout_at(deadline_s):
                 await self.committer.appended()
                 await self.pipeline.drained()
-                await self.book.settle(final=True)
+                await self.book.settle(draining=True)
         except TimeoutError:
             pass
         left = self.pipeline.left_blocks()
@@ -288,7 +288,7 @@ class Coordinator:
     async def _settle_hourly(self) -> None:
         """Rows of hours that are over, also those that a crash left unwritten."""
         while True:
-            await self.book.settle(final=False)
+            await self.book.settle(draining=False)
             await asyncio.sleep(SETTLE_INTERVAL_S)
 
     def _watch_signals(self) -> None:
