@@ -24,7 +24,6 @@ WAIT_S: Final = 5.0
 
 GHOST_S: Final = 4.5
 SEED: Final = 20
-STREAM: Final = "demo-stream"
 PART_AGE_S: Final = 5.0
 LONGEST_OVERRUN_S: Final = 90.0
 

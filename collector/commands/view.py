@@ -24,8 +24,8 @@ from rich.table import Table
 from rich.text import Text
 
 from collector import telemetry
+from collector.coordinator.clock import boottime_s
 from collector.coordinator.process import Coordinator
-from collector.coordinator.stream import boottime_s
 from collector.core.connection import ConnectionState, ConnectionView
 
 REFRESH_S: Final = 0.5

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, TypeVar
 
+from collector.coordinator.clock import now_us
 from collector.core.batching import Batch
 from collector.core.entries import BlockCount, Committed, Entry, Intent, ShareStaged
 from collector.core.ledger import LogState
@@ -110,7 +111,7 @@ class Committer:
         files = [file for share in batch.shares if share.staged for file in share.staged.files]
         await self.append(_intent(batch))
         await self.publish(files)
-        await self.append(Committed(batch=batch.first, last=batch.last, at_us=time.time_ns() // 1000))
+        await self.append(Committed(batch=batch.first, last=batch.last, at_us=now_us()))
         await self.thread.run(lambda: self._add_runs(files))
         counts = batch.counts()
         oldest = batch.share_of[batch.first].blocks[batch.first]

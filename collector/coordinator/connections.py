@@ -7,16 +7,16 @@ crash left unwritten, and an intent without blocks makes each of them visible on
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterator
 from typing import Final
 
+from collector.coordinator.clock import now_us
 from collector.coordinator.committer import Committer
 from collector.coordinator.pipeline import Pipeline
 from collector.core.connection import suspected_gap
 from collector.core.entries import ConnectionsCommitted, ConnectionsIntent, GapSeen
 from collector.core.ledger import HOUR_US, START_OF_CONNECTION_US, Connection, hour_of
-from collector.core.messages import ConnectionRow, Outcome, StageConnections, Staged, Totals
+from collector.core.messages import Closed, ConnectionRow, StageConnections, Staged, Totals
 from collector.telemetry import log
 
 NO_ROWS: Final = Totals()
@@ -36,7 +36,7 @@ class ConnectionBook:
         *Blocks* its caller until it is.
         """
         async with self._settling:
-            await self._settle(time.time_ns() // 1000, draining=draining)
+            await self._settle(now_us(), draining=draining)
 
     async def _settle(self, now_us: int, *, draining: bool) -> None:
         for gap in list(self._gaps(now_us)):
@@ -63,9 +63,7 @@ class ConnectionBook:
             before = ledger.connections[opened.after].closed
             judged_us = opened.opened_us + START_OF_CONNECTION_US
             if before is not None and self._is_final(connection, judged_us, now_us):
-                yield _gap(
-                    connection, before.closed_at_us, str(before.outcome), before.detail, before.cut_bytes
-                )
+                yield _gap(connection, before)
 
     # ------------------------------------------------------------ rows
 
@@ -108,22 +106,22 @@ class ConnectionBook:
         return until_us <= now_us and (oldest is None or oldest.collected_at_us >= until_us)
 
 
-def _gap(connection: Connection, began_us: int, reason: str, detail: str, cut_bytes: int) -> GapSeen:
+def _gap(connection: Connection, before: Closed) -> GapSeen:
     opened = connection.opened
     assert opened is not None  # noqa: S101 - the caller looked
     judged = suspected_gap(
-        before=Outcome(reason),
-        gap_s=max(0, opened.opened_us - began_us) / 1e6,
+        before=before.outcome,
+        gap_s=max(0, opened.opened_us - before.closed_at_us) / 1e6,
         resends_at_start=connection.resends_at_start,
-        cut_bytes=cut_bytes,
+        cut_bytes=before.cut_bytes,
         reset=opened.reset,
     )
     return GapSeen(
         connection=opened.after,
-        began_us=began_us,
+        began_us=before.closed_at_us,
         ended_us=opened.opened_us,
-        reason=reason,
-        detail=detail,
+        reason=str(before.outcome),
+        detail=before.detail,
         suspected=judged.suspected,
         rule=judged.rule,
     )

@@ -24,7 +24,6 @@ class FilesProgress:
     """What a progress bar shows."""
 
     path: Path | None = None
-    files_done: int = 0
     bytes_read: int = 0
     """Of the files as they are on disk."""
     bytes_total: int = 0
@@ -56,7 +55,6 @@ class Files:
                 faults.append(fault)
             self._done_bytes += sizes[path]
             self.progress.bytes_read = self._done_bytes
-            self.progress.files_done += 1
         self._hash_thread.close()
         return faults
 

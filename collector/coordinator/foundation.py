@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from collector.coordinator.clock import now_us
 from collector.core.entries import ConnectionClosed, ConnectionOpened, Entry, Lost, Made
 from collector.core.floor_record import FloorRecord, held_until_us
 from collector.core.ledger import LogState
@@ -29,7 +29,7 @@ from collector.storage.floor import FloorFile
 from collector.storage.fs import DISK
 from collector.storage.ids import RunLimits, RunSet
 from collector.storage.journal import Recovered
-from collector.storage.layout import StateFolder, new_instance
+from collector.storage.layout import StateFolder, new_instance, stream_name
 from collector.storage.lock import StateLock
 from collector.storage.recovery import RecoveredState, recover_state
 from collector.telemetry import log
@@ -158,10 +158,10 @@ def _make_folders(state: StateFolder, output: Path) -> None:
 
 
 def _introduce(settings: Settings, commit_log: CommitLog, ledger: LogState) -> None:
-    name = settings.stream.name
+    name = stream_name(settings.stream.name)
     segment = urlsplit(settings.stream.url).path.rpartition("/")[2]
     if not ledger.instance:
-        _append(commit_log, ledger, Made(new_instance(), name, segment, time.time_ns() // 1000))
+        _append(commit_log, ledger, Made(new_instance(), name, segment, now_us()))
     if (ledger.stream, ledger.url_segment) != (name, segment):
         raise ConfigurationError(
             f"{settings.state.folder} was made for stream {ledger.stream!r}"
@@ -250,7 +250,7 @@ def _close_connections(
             connection=connection.number,
             outcome=Outcome.LOST,
             detail="the collector ended while this connection was open",
-            closed_at_us=max(last_us, min(known_us, time.time_ns() // 1000)),
+            closed_at_us=max(last_us, min(known_us, now_us())),
             opened_at_us=connection.opened.opened_us,
             records=connection.committed.records + sum(block.records for block in blocks),
         )

@@ -7,11 +7,11 @@ reported them or they were found in the journal after it died.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final, Protocol
 
+from collector.coordinator.clock import now_us
 from collector.coordinator.committer import StorageThread
 from collector.coordinator.supervisor import Child
 from collector.core.messages import (
@@ -250,6 +250,6 @@ def _died(connection: int, how: str, found: list[Block]) -> Closed:
         connection=connection,
         outcome=Outcome.READER_DIED,
         detail=f"the reader process ended: {how}",
-        closed_at_us=time.time_ns() // 1000,
+        closed_at_us=now_us(),
         held_us=max((block.held_us for block in found), default=0),
     )

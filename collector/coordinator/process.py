@@ -15,14 +15,16 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from collector import __version__
+from collector.coordinator.clock import boottime_s
 from collector.coordinator.committer import Committer, StorageThread
 from collector.coordinator.connections import ConnectionBook
 from collector.coordinator.files import Files
 from collector.coordinator.foundation import Foundation
 from collector.coordinator.intake import Intake
 from collector.coordinator.pipeline import Pipeline
-from collector.coordinator.stream import Stream, TokenSource, boottime_s
+from collector.coordinator.stream import Stream
 from collector.coordinator.supervisor import Child, start_child
+from collector.coordinator.token import TokenSource
 from collector.core.batching import BatchLimits
 from collector.core.framing import BLOCK_BYTES
 from collector.core.messages import Block, FromDecoder, FromReader

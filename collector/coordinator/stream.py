@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
 import msgspec
 
+from collector.coordinator.clock import boottime_s, now_us
 from collector.coordinator.committer import Committer, StorageThread
 from collector.coordinator.intake import Intake
-from collector.coordinator.token import TokenError
+from collector.coordinator.token import TokenError, TokenSource
 from collector.core import connection as connections
 from collector.core.entries import ConnectionClosed, ConnectionOpened
 from collector.core.floor_record import FloorRecord, stamped
@@ -52,17 +52,6 @@ from collector.storage.layout import StateFolder
 from collector.telemetry import log
 
 LONGEST_SLEEP_S: Final = 3600.0
-
-
-class TokenSource(Protocol):
-    """Where the token of the next request comes from."""
-
-    async def get(self, *, renew: bool) -> str: ...
-
-
-def boottime_s() -> float:
-    """Seconds since boot, suspended time included: what floor records are written in."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 @dataclass(slots=True)
@@ -179,7 +168,7 @@ class Stream:
     async def _carry_out(self, action: Action) -> None:
         match action:
             case SyncRecord(record):
-                stamp = stamped(record, _now_us())
+                stamp = stamped(record, now_us())
                 await self._floor_thread.run(lambda: self._floor.write(stamp))
             case GetToken(renew):
                 task = asyncio.create_task(self._get_token(renew=renew))
@@ -339,7 +328,3 @@ def request_url(url: str, max_connections: int, reset: str | None) -> str:
     query = {"maxConnections": str(max_connections)} | ({} if reset is None else {"reset": reset})
     joined = "&".join(filter(None, (parts.query, urlencode(query))))
     return urlunsplit((parts.scheme, parts.netloc, parts.path, joined, ""))
-
-
-def _now_us() -> int:
-    return time.time_ns() // 1000

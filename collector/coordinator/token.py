@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import random
 import ssl
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -18,6 +17,7 @@ from typing import Final
 import aiohttp
 import msgspec
 
+from collector.coordinator.clock import boottime_s
 from collector.core.reconnect_events import TokenFailed
 from collector.core.reconnect_table import Row, wait_for
 from collector.core.remedies import TokenFailure, token_in_words
@@ -114,11 +114,6 @@ class _Answer(msgspec.Struct):
 class _Refusal(msgspec.Struct):
     error: str
     error_description: str = ""
-
-
-def boottime_s() -> float:
-    """Seconds since boot, suspended time included: a token ages while the machine sleeps."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 @dataclass(slots=True)

@@ -176,10 +176,6 @@ class Batching:
         """Every accepted block is committed."""
         return not self._waiting and not self._batches
 
-    @property
-    def uncommitted(self) -> tuple[Batch, ...]:
-        return tuple(self._batches)
-
     def oldest_uncommitted(self) -> Block | None:
         if self._batches:
             batch = self._batches[0]
