@@ -55,8 +55,10 @@ def main() -> int:
 def _write_hits(path: Path, count: int) -> None:
     hits = Hits(seed=1)
     with open(path, "wb") as file:
-        for first in range(0, count, LINES):
-            file.write(b"\n".join([*hits.lines(first, min(LINES, count - first)), b""]))
+        file.writelines(
+            b"\n".join([*hits.lines(first, min(LINES, count - first)), b""])
+            for first in range(0, count, LINES)
+        )
 
 
 def _decode(arguments: argparse.Namespace, folder: Path, output: str, durability: str) -> Cost:
