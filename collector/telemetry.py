@@ -172,6 +172,23 @@ EVENTS: Final[Mapping[str, Event]] = {
         "Records of a batch were no hits; they are kept under rejects/ with their reasons.",
         {**_BATCH, "rejects": "number", "records": "in the batch", "share": "rejects / records", **_REASON},
     ),
+    "rejects.alarm": Event(
+        "error",
+        "Too many records are no hits. Intake goes on, their raw bytes are kept; not ready until it clears.",
+        {
+            "ratio": "rejects / records of the last ten minutes",
+            "records": "of the last ten minutes",
+            "rejects": "among them",
+            "run": "rejects in a row up to now, in whole blocks",
+            "reasons": "the most frequent kinds of reason, with their numbers",
+            "remedy": "what to do",
+        },
+    ),
+    "rejects.cleared": Event(
+        "info",
+        "Records are hits again.",
+        {"ratio": "rejects / records of the last ten minutes", "duration_s": "since the alarm"},
+    ),
     "resends.limited": Event(
         "warning",
         "resends.max_ids was reached before resends.window_s: older duplicates would not be recognised.",

@@ -74,7 +74,11 @@ async def live_view(coordinator: Coordinator) -> None:
 def _screen(coordinator: Coordinator, rate: Rate) -> Group:
     now_s = boottime_s()
     assert coordinator.stream is not None  # noqa: S101 - the view is of a live stream
-    return Group(_headline(coordinator.stream.view(), now_s), _figures(coordinator, rate, now_s))
+    return Group(
+        _headline(coordinator.stream.view(), now_s),
+        _figures(coordinator, rate, now_s),
+        *(Text(f"not ready: {reason}", style="red") for reason in coordinator.not_ready()),
+    )
 
 
 def _headline(view: ConnectionView, now_s: float) -> Text:

@@ -47,11 +47,13 @@ class Pipeline:
         committer: Committer,
         index: ResendIndex,
         committed: Callable[[int], None],
+        done: Callable[[BlockDone], None] = lambda _: None,
     ) -> None:
         self._start_decoder = start_decoder
         self._committer = committer
         self._index = index
         self._committed = committed
+        self._done = done
         self._decoders = decoders
         self._numbers = itertools.count(1)
         self._children: dict[int, Child[FromDecoder]] = {}
@@ -158,6 +160,7 @@ class Pipeline:
                 case BlockDone():
                     self.batching.block_done(message)
                     self.decoded_records += message.rows + message.resends + message.rejects
+                    self._done(message)
                 case Staged() if message.share == 0:
                     self._connections_staged(message)
                 case Staged():

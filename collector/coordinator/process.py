@@ -22,12 +22,14 @@ from collector.coordinator.files import Files
 from collector.coordinator.foundation import Foundation
 from collector.coordinator.intake import Intake
 from collector.coordinator.pipeline import Pipeline
+from collector.coordinator.rejects import RejectsAlarm
 from collector.coordinator.stream import Stream
 from collector.coordinator.supervisor import Child, start_child
 from collector.coordinator.token import TokenSource
 from collector.core.batching import BatchLimits
 from collector.core.framing import BLOCK_BYTES
 from collector.core.messages import Block, FromDecoder, FromReader
+from collector.core.readiness import not_ready
 from collector.core.reconnect import Policy, ReconnectSettings
 from collector.core.reconnect_events import Exit
 from collector.core.resends import ResendIndex
@@ -82,7 +84,9 @@ class Coordinator:
             committer=self.committer,
             index=ResendIndex(foundation.runs),
             committed=self._committed,
+            done=lambda done: None if self.stream is None else self.rejects.block_done(done),
         )
+        self.rejects = RejectsAlarm(foundation.ledger.stream)
         self.intake = self._make_intake()
         self.book = ConnectionBook(self.committer, self.pipeline)
         self.stream: Stream | None = None
@@ -189,6 +193,14 @@ class Coordinator:
         """Drain, then end."""
         self._stop_reason = self._stop_reason or reason
         self._stop_wanted.set()
+
+    def not_ready(self) -> list[str]:
+        """Why it does not do what it is there for, in words; empty: it is ready."""
+        return not_ready(
+            None if self.stream is None else self.stream.view(),
+            rejects=self.rejects.watch,
+            journal_full=self.intake.starved,
+        )
 
     def age_s(self, block: Block) -> float:
         """Since it was accepted."""

@@ -265,6 +265,8 @@ class BlockDone(msgspec.Struct, frozen=True, tag=True):
     hours: tuple[int, ...]
     """Hours since the epoch that the kept rows are filed under."""
     cpu_us: int
+    reasons: dict[str, int] = {}
+    """Rejects by kind: their reason up to its colon."""
 
 
 class FileKind(enum.StrEnum):

@@ -7,6 +7,7 @@ visible outside the staging folder.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,6 +101,7 @@ class Share:
             repaired=decoded.repaired,
             hours=tuple(np.unique(decoded.hours[kept]).tolist()),
             cpu_us=0,
+            reasons=dict(Counter(reject.reason.partition(":")[0] for reject in decoded.rejects)),
         )
 
     def stage(self, order: Stage) -> list[StagedFile]:

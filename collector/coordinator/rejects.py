@@ -1,0 +1,44 @@
+"""The rejects alarm as log lines: raised once, cleared once.
+
+Runs in the coordinator. ``core.rejects`` decides; the events say it to whoever is on call.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+from collector.core.messages import BlockDone
+from collector.core.rejects import RejectsWatch, Transition
+from collector.telemetry import log
+
+_REMEDY: Final = (
+    "nothing is lost and nothing need be stopped; look at raw and reason under rejects/, stream={stream};"
+    " once a version knows these records, run decode --rejects --stream {stream} with it"
+)
+
+
+class RejectsAlarm:
+    """For a live stream; of saved files the rejects are counted at the end, and nobody is on call."""
+
+    def __init__(self, stream: str) -> None:
+        self.watch = RejectsWatch()
+        self._remedy = _REMEDY.format(stream=stream)
+
+    def block_done(self, done: BlockDone) -> None:
+        watch = self.watch
+        now_s = time.monotonic()
+        raised_s = watch.raised_s
+        transition = watch.block_done(now_s, done)
+        if transition is Transition.RAISED:
+            log(
+                "rejects.alarm",
+                ratio=watch.ratio,
+                records=watch.records,
+                rejects=watch.rejects,
+                run=watch.run,
+                reasons=watch.reasons(),
+                remedy=self._remedy,
+            )
+        elif transition is Transition.CLEARED:
+            log("rejects.cleared", ratio=watch.ratio, duration_s=now_s - (raised_s or now_s))
