@@ -33,6 +33,10 @@ class Peer:
                 if not self._connection.recv(4096):
                     return
 
+    def shut_down(self) -> None:
+        """Send FIN and keep the other direction open."""
+        self._connection.shutdown(socket.SHUT_WR)
+
     def reset(self) -> None:
         """End with RST instead of FIN."""
         self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -49,12 +53,17 @@ class HostileServer:
         self._tls = tls
         self._read_request = read_request
         self._stopping = threading.Event()
+        self._idle = threading.Event()
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._socket.getsockname()[1]
         self._thread = threading.Thread(target=self._run)
 
     def url(self, path: str = "/api/1/stream/shop?maxConnections=1") -> str:
         return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}{path}"
+
+    def wait_until_idle(self) -> None:
+        """The connection accepted last is closed at this end too."""
+        assert self._idle.wait(20)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -73,8 +82,10 @@ class HostileServer:
                 connection, _ = self._socket.accept()
             except OSError:
                 return
+            self._idle.clear()
             with contextlib.suppress(OSError), contextlib.closing(connection):
                 self._serve(connection)
+            self._idle.set()
 
     def _serve(self, plain: socket.socket) -> None:
         with contextlib.ExitStack() as stack:

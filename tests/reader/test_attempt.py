@@ -73,26 +73,6 @@ def test_credentials_that_no_header_can_carry(token: str) -> None:
 STREAM = STREAM_HEAD + chunked(gzipped(3), 40) + LAST_CHUNK
 
 
-@pytest.mark.parametrize("rst", [False, True], ids=["FIN", "RST"])
-def test_a_cut_at_every_byte(rst: bool) -> None:
-    """Cut in the head, a chunk size, the gzip header, a block, a record, a character: only whole
-    records come out, and only the whole stream counts as a clean end."""
-    status_line = STREAM.index(b"\r\n") + 2
-    step = 3 if rst else 1
-    cuts = list(range(0, len(STREAM), step))
-    scripts = [answering(STREAM[:cut], rst=rst) for cut in cuts]
-    with HostileServer(answering_in_turn(*scripts)) as server:
-        order = order_for(server.url())
-        for cut in cuts:
-            result = run_attempt(order)
-            lines = result.lines()
-            assert lines == records(3)[: len(lines)], cut
-            allowed = {Outcome.LOST} if cut >= status_line else {Outcome.NO_STATUS}
-            if rst:  # what was sent just before a RST may be lost with it
-                allowed = {Outcome.LOST, Outcome.NO_STATUS}
-            assert result.verdict.outcome in allowed, (cut, result.verdict)
-
-
 STATUSES = (201, 204, 304, 400, 401, 403, 404, 405, 406, 409, 418, 424, 429, 500, 502, 503, 505, 599)
 
 
