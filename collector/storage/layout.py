@@ -25,7 +25,7 @@ Instance = NewType("Instance", str)
 
 _STREAM_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_RUN_NAME: Final = re.compile(r"(\d{12,})-(\d{12,})-(\d+)\.run")
+_RUN_NAME: Final = re.compile(r"([0-9]{12,18})-([0-9]{12,18})-([0-9]{1,18})\.run")
 
 
 def stream_name(text: str) -> StreamName:
@@ -109,6 +109,11 @@ class StateFolder:
     @property
     def commit_log(self) -> Path:
         return self.root / "commit.log"
+
+    @property
+    def archive(self) -> Path:
+        """Sealed logs: the entries before those in ``commit_log``."""
+        return self.root / "archive"
 
     @property
     def floor(self) -> Path:

@@ -42,7 +42,7 @@ _CRC: Final = struct.Struct("<I")
 _CHECKED_BYTES: Final = _BLOCK.size + _CRC.size
 """Of a block's header: the fields and their own CRC; the CRC over these and the payload is the rest."""
 
-_SEGMENT_NAME: Final = re.compile(r"(free-)?(\d{16})\.segment")
+_SEGMENT_NAME: Final = re.compile(r"(free-)?([0-9]{16})\.segment")
 
 
 def segment_name(number: int) -> str:
