@@ -71,6 +71,18 @@ class Committed(msgspec.Struct, frozen=True, tag=True):
     at_us: int
 
 
+class Void(msgspec.Struct, frozen=True, tag=True):
+    """The operator's way on: this pending batch is undone, its blocks run again from the journal.
+
+    None of its files is left under a final name when this is appended.
+    """
+
+    batch: int
+    last: int
+    reason: str
+    at_us: int
+
+
 # ---------------------------------------------------------------- connections
 
 
@@ -106,6 +118,8 @@ class GapSeen(msgspec.Struct, frozen=True, tag=True):
     detail: str
     suspected: Literal["no", "possible", "likely"]
     rule: str
+    lost: bool = False
+    """It lies within what was held: blocks that were accepted in this time are gone."""
 
 
 class ConnectionsIntent(msgspec.Struct, frozen=True, tag=True):
@@ -124,6 +138,15 @@ class ConnectionsIntent(msgspec.Struct, frozen=True, tag=True):
 class ConnectionsCommitted(msgspec.Struct, frozen=True, tag=True):
     first: int
     last: int
+
+
+class ConnectionsVoid(msgspec.Struct, frozen=True, tag=True):
+    """These pending rows are undone. Rows are made from the log alone: they are made again."""
+
+    first: int
+    last: int
+    reason: str
+    at_us: int
 
 
 # ---------------------------------------------------------------- the rest
@@ -147,11 +170,28 @@ class FileRead(msgspec.Struct, frozen=True, tag=True):
 
 
 class Lost(msgspec.Struct, frozen=True, tag=True):
-    """Accepted blocks that the host took with it, in a journal in memory."""
+    """Accepted blocks that are gone: with the memory that held them, or damaged and written off."""
 
     first: int
     last: int
+    """``first`` - 1: it is not known how many."""
     records: int
+    """As far as is known; 0: it is not."""
+
+
+class RetiredFile(msgspec.Struct, frozen=True, array_like=True):
+    path: str
+    """Below the output folder."""
+    sha256: bytes
+
+
+class Retired(msgspec.Struct, frozen=True, tag=True):
+    """Committed parts that were taken away on purpose: shipped, compacted, or too old."""
+
+    files: tuple[RetiredFile, ...]
+    reason: str
+    replaced_by: tuple[str, ...]
+    at_us: int
 
 
 class Note(msgspec.Struct, frozen=True, tag=True):
@@ -161,17 +201,81 @@ class Note(msgspec.Struct, frozen=True, tag=True):
     text: str
 
 
+# ---------------------------------------------------------------- what they add up to
+
+
+class Connection(msgspec.Struct):
+    """What is known of one connection. Hours are named by their start, us since the epoch, UTC."""
+
+    number: int
+    opened: ConnectionOpened | None = None
+    closed: Closed | None = None
+    committed: Totals = Totals()
+    hours: dict[int, Totals] = {}
+    """Committed records by the hour their blocks were collected in; hours without their row only."""
+    resends_at_start: int = 0
+    written_before: int = 0
+    """Every hour before this one has its row in ``connections``."""
+    written: set[int] = set()
+    """Those after it that have theirs too."""
+
+
+class SavedFile(msgspec.Struct, array_like=True):
+    """A saved file, known by its SHA-256."""
+
+    committed: int = 0
+    """Records, over all connections it was read as."""
+    records: int | None = None
+    """Of the whole file; ``None``: not all of them are accepted yet."""
+
+
+class Checkpoint(msgspec.Struct, frozen=True, tag=True):
+    """All that the entries so far add up to, field by field that of ``LogState``.
+
+    The first of a log whose older entries are in the archive. It is no entry of its own: its number is
+    that of the last entry in it.
+    """
+
+    instance: str
+    stream: str
+    url_segment: str
+    totals: Totals
+    last_batch: tuple[int, int]
+    last_block: int
+    durable_block: int
+    voided: int
+    pending: Intent | None
+    pending_connections: ConnectionsIntent | None
+    connections: dict[int, Connection]
+    last_connection: int
+    forgotten_connection: int
+    last_closed_us: int
+    next_held_us: int
+    gaps: dict[int, GapSeen]
+    gap_after: dict[int, GapSeen]
+    connections_until: int
+    files: dict[bytes, SavedFile]
+    reading: dict[int, bytes]
+    lost: tuple[Lost, ...]
+    lost_blocks: int
+    lost_records: int
+
+
 Entry = (
     Made
     | Intent
     | Committed
+    | Void
     | ConnectionOpened
     | ConnectionClosed
     | GapSeen
     | ConnectionsIntent
     | ConnectionsCommitted
+    | ConnectionsVoid
     | FileOpened
     | FileRead
     | Lost
+    | Retired
     | Note
+    | Checkpoint
 )
