@@ -7,6 +7,7 @@ have been held by a run before this one. Where it cannot know that moment, it is
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -35,6 +36,11 @@ class FloorRecord(msgspec.Struct, frozen=True):
     """Fingerprint of the settings the request was made with."""
     written_us: int = 0
     """Wall time of the writing (see ``stamped``). Informs, decides nothing."""
+
+    def __post_init__(self) -> None:
+        times_s = (self.written_s, self.held_until_s or 0.0, self.not_before_s)
+        if not all(map(math.isfinite, times_s)):
+            raise ValueError("a floor record holds a time that is none")
 
 
 def stamped(record: FloorRecord, wall_us: int) -> FloorRecord:

@@ -11,9 +11,13 @@ of held connection since the state folder was made.
 from __future__ import annotations
 
 import enum
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
+
+
+UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for bytes that are no message of the type asked for."""
 
 
 class BlockFlag(enum.IntFlag):

@@ -14,6 +14,7 @@ from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
+from collector.core.messages import UNREADABLE
 from collector.errors import ProtocolError
 
 MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
@@ -38,6 +39,13 @@ def _body_length(prefix: bytes | bytearray) -> int:
             f"a message of {length} bytes was announced; at most {MAX_MESSAGE_BYTES} are allowed"
         )
     return length
+
+
+def _decoded(decoder: msgspec.msgpack.Decoder[T], body: bytes) -> T:
+    try:
+        return decoder.decode(body)
+    except UNREADABLE as error:
+        raise ProtocolError(f"a message of {len(body)} bytes is none that is known here: {error}") from error
 
 
 class Channel(Generic[T]):
@@ -94,7 +102,7 @@ class Channel(Generic[T]):
         end = _LENGTH_BYTES + _body_length(self._buffer)
         if len(self._buffer) < end:
             return None
-        message = self._decoder.decode(memoryview(self._buffer)[_LENGTH_BYTES:end].tobytes())
+        message = _decoded(self._decoder, memoryview(self._buffer)[_LENGTH_BYTES:end].tobytes())
         del self._buffer[:end]
         return message
 
@@ -123,7 +131,7 @@ class CoordinatorChannel(Generic[T]):
             body = await self._reader.readexactly(_body_length(prefix))
         except (asyncio.IncompleteReadError, ConnectionError):
             return None
-        return self._decoder.decode(body)
+        return _decoded(self._decoder, body)
 
     async def close(self) -> None:
         self._writer.close()

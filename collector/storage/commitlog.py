@@ -30,6 +30,7 @@ import msgspec
 from isal.isal_zlib import crc32
 
 from collector.core.entries import Checkpoint, Entry
+from collector.core.messages import UNREADABLE
 from collector.errors import DamagedError, NewerVersionError, NoSpaceError, StorageError
 from collector.storage.fs import Disk
 
@@ -56,6 +57,9 @@ class _Frame(msgspec.Struct, frozen=True, array_like=True):
 
 _encoder: Final = msgspec.msgpack.Encoder()
 _decoder: Final = msgspec.msgpack.Decoder(_Frame)
+
+_PAYLOAD_BEGINS: Final = b"\x92"
+"""An array of two, as msgpack."""
 
 
 # ---------------------------------------------------------------- reading
@@ -124,14 +128,22 @@ def _frames(data: bytes, path: Path) -> Iterator[Append]:
         offset += _FRAME.size + len(payload)
         try:
             frame = _decoder.decode(payload)
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             raise NewerVersionError(
                 f"{path}: the entry before offset {offset} is of no known kind; use a newer collector"
             ) from error
         yield Append(frame.first, frame.entries, offset)
-    later = next((at for at in range(offset + 1, len(data)) if _payload_at(view, at) is not None), None)
+    later = next((at for at in _starts(data, offset + 1) if _payload_at(view, at) is not None), None)
     if later is not None:
         raise DamagedError(f"{path}: bytes {offset} to {later} are damaged; restore it from a copy")
+
+
+def _starts(data: bytes, offset: int) -> Iterator[int]:
+    """Where a frame could begin: what follows its head begins like every payload."""
+    while (found := data.find(_PAYLOAD_BEGINS, offset + _FRAME.size)) >= 0:
+        offset = found - _FRAME.size
+        yield offset
+        offset += 1
 
 
 def _payload_at(view: memoryview, offset: int) -> memoryview | None:

@@ -17,6 +17,7 @@ from typing import Final, Generic, NamedTuple, TypeVar
 import msgspec
 from isal.isal_zlib import crc32
 
+from collector.core.messages import UNREADABLE
 from collector.errors import NewerVersionError, StorageError
 from collector.storage.fs import Disk
 
@@ -25,6 +26,7 @@ FLOOR_VERSION: Final = 1
 
 _APART_BYTES: Final = 4096
 _SLOTS: Final = 2
+_FILE_BYTES: Final = _APART_BYTES + SLOT_BYTES
 _MAGIC: Final = b"LSfl"
 _SLOT: Final = struct.Struct("<4sHHQ")
 _CRC: Final = struct.Struct("<I")
@@ -47,6 +49,8 @@ class FloorFile(Generic[R]):
         self._type = record_type
         self._counter: int | None = None
         """Of the newest slot; ``None``: not read yet."""
+        self._whole = False
+        """The file can be written to in place: it has both slots' bytes, and one that checks out."""
 
     def read(self) -> tuple[R | None, bool]:
         """The newest record whose slot checks out, and whether there is a file at all.
@@ -54,12 +58,14 @@ class FloorFile(Generic[R]):
         *Raises* NewerVersionError.
         """
         self._counter = 0
+        self._whole = False
         if not self._disk.exists(self._path):
             return None, False
-        content = self._disk.read_file(self._path)
+        content = self._disk.read_file(self._path, _FILE_BYTES + 1)
         slots = [slot for slot in (self._slot(content, index) for index in range(_SLOTS)) if slot]
         if not slots:
             return None, True
+        self._whole = len(content) == _FILE_BYTES
         newest = max(slots, key=lambda slot: slot.counter)
         self._counter = newest.counter
         return newest.record, True
@@ -71,13 +77,13 @@ class FloorFile(Generic[R]):
         counter = (self._counter or 0) + 1
         slot = _packed(counter, msgspec.msgpack.encode(record))
         offset = counter % _SLOTS * _APART_BYTES
-        if self._disk.exists(self._path):
+        if self._whole and self._disk.exists(self._path):
             self._overwrite(slot, offset)
-        else:
-            content = bytearray(_APART_BYTES + SLOT_BYTES)
+        else:  # a cut file must not grow back over a slot that then checks out again
+            content = bytearray(_FILE_BYTES)
             content[offset : offset + SLOT_BYTES] = slot
             self._disk.write_file_durably(self._path, content)
-        self._counter = counter
+        self._counter, self._whole = counter, True
 
     def _overwrite(self, slot: bytes, offset: int) -> None:
         fd = self._disk.open(self._path, os.O_WRONLY | os.O_NOFOLLOW)
@@ -104,7 +110,7 @@ class FloorFile(Generic[R]):
             )
         try:
             return _Slot(counter, msgspec.msgpack.decode(payload, type=self._type))
-        except msgspec.MsgspecError:  # whole, but not ours: as good as none
+        except UNREADABLE:  # whole, but not ours: as good as none
             return None
 
 

@@ -13,6 +13,7 @@ import hashlib
 import mmap
 import os
 import stat
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final, TypeAlias
@@ -215,8 +216,9 @@ class Disk:
 
     # ------------------------------------------------------------ whole files
 
-    def read_file(self, path: AnyPath) -> bytes:
-        return b"".join(self._chunks(path))
+    def read_file(self, path: AnyPath, limit_bytes: int = sys.maxsize) -> bytes:
+        """All of it, or its beginning. What is not a regular file is refused, never waited for."""
+        return b"".join(self._chunks(path, limit_bytes))
 
     def sha256(self, path: AnyPath) -> bytes:
         digest = hashlib.sha256()
@@ -224,11 +226,11 @@ class Disk:
             digest.update(chunk)
         return digest.digest()
 
-    def _chunks(self, path: AnyPath) -> Iterator[bytes]:
-        fd = self.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    def _chunks(self, path: AnyPath, limit_bytes: int = sys.maxsize) -> Iterator[bytes]:
+        fd = self.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
             offset = 0
-            while chunk := self.pread(fd, _READ_BYTES, offset):
+            while chunk := self.pread(fd, min(_READ_BYTES, limit_bytes - offset), offset):
                 offset += len(chunk)
                 yield chunk
         finally:

@@ -67,6 +67,8 @@ class Run:
         self.lows = self._array(mapping, self.count)
         if crcs != (crc32(self.keys), crc32(self.lows)):
             raise _damaged(path, f"bytes {_HEADER_BYTES} to {size_bytes} do not check out")
+        if (self.keys[1:] < self.keys[:-1]).any():
+            raise _damaged(path, "its ids are out of order")
         self._make_buckets()
 
     def _read_header(self, mapping: memoryview, size_bytes: int) -> tuple[int, int]:

@@ -71,6 +71,15 @@ def test_a_write_cut_short_leaves_the_record_before(tmp_path: Path) -> None:
     assert floor(tmp_path).read() == (Record(3), True)
 
 
+def test_a_cut_file_does_not_grow_back_over_an_old_record(tmp_path: Path) -> None:
+    """A slot that was cut within its zeros would check out again once the file is long enough."""
+    for number in (1, 2):
+        floor(tmp_path).write(Record(number))
+    os.truncate(tmp_path / "floor", 100)
+    floor(tmp_path).write(Record(3))
+    assert floor(tmp_path).read() == (Record(3), True)
+
+
 @settings(max_examples=60, deadline=None)
 @given(writes=st.integers(1, 4), fate=st.sampled_from(Fate), seed=st.integers(0, 2**32))
 def test_power_loss_in_the_middle_of_a_write(
