@@ -15,7 +15,7 @@ import os
 import stat
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final, TypeAlias
 
 from collector.errors import NoSpaceError, StorageError
@@ -187,10 +187,15 @@ class Disk:
             return
         parent = os.path.dirname(name)
         self.make_folder(parent, mode)
-        with _translated("mkdir", name):
-            os.mkdir(name, mode)
-            os.chmod(name, mode)
+        with suppress(FileExistsError):  # somebody made it meanwhile
+            self.mkdir(name, mode)
         self.fsync_folder(parent)
+
+    def mkdir(self, path: AnyPath, mode: int) -> None:
+        """Exactly ``mode``, whatever the umask."""
+        with _translated("mkdir", path):
+            os.mkdir(path, mode)
+            os.chmod(path, mode)
 
     def listdir(self, path: AnyPath) -> list[str]:
         """Names in the folder, sorted."""
@@ -237,17 +242,28 @@ class Disk:
             self.close(fd)
 
     def write_file_durably(self, path: AnyPath, data: Bytes, mode: int = 0o600) -> None:
-        """The old content or the new one, never a mixture; the new one once this returns."""
+        """The old content or the new one, never a mixture; the new one once this returns.
+
+        *Raises*: NoSpaceError, and then the old content is in place and nothing is left beside it.
+        """
         folder, name = os.path.split(os.path.abspath(path))
         temporary = os.path.join(folder, f".{name}.new")
-        writer = self.create_writer(temporary, mode)
+        try:
+            self._write_and_sync(temporary, data, mode)
+            self.rename(temporary, path)
+        except BaseException:
+            with suppress(FileNotFoundError, StorageError):  # the first failure is the one to tell
+                self.unlink(temporary)
+            raise
+        self.fsync_folder(folder)
+
+    def _write_and_sync(self, path: AnyPath, data: Bytes, mode: int) -> None:
+        writer = self.create_writer(path, mode)
         try:
             writer.write(data)
             writer.sync()
         finally:
             writer.close()
-        self.rename(temporary, path)
-        self.fsync_folder(folder)
 
     def create_writer(self, path: AnyPath, mode: int = 0o600) -> FileWriter:
         """A new file (an old one of that name is emptied) with exactly ``mode``, for writing in sequence."""

@@ -140,7 +140,7 @@ def test_a_file_written_durably_is_old_or_new_at_every_crash(tmp_path: Path) -> 
 def test_a_failed_durable_write_leaks_no_descriptor(tmp_path: Path, code: int) -> None:
     """Every call fails once; the descriptors are closed each time."""
     before = len(os.listdir("/proc/self/fd"))
-    for call in range(1, 10):
+    for call in range(1, 20):
         disk = FaultyDisk(call, code)
         try:
             disk.write_file_durably(tmp_path / "record", b"content")
