@@ -108,7 +108,8 @@ class Attempt:
         if self._paused and self.verdict is None:
             self._paused = False
             self._request.resume()
-            self._heard()
+            if self.stream is not None:  # an answer that has not come has its own time
+                self._heard()
 
     def close(self, verdict: Verdict) -> None:
         """End the attempt here, whatever it was doing; the first verdict stays."""

@@ -24,6 +24,7 @@ import msgspec
 
 from collector.core.framing import BLOCK_BYTES, Framer
 from collector.core.messages import (
+    Block,
     BlockFlag,
     Connect,
     Disconnect,
@@ -34,7 +35,9 @@ from collector.core.messages import (
     SegmentGranted,
     ToReader,
 )
+from collector.core.supervision import Phase
 from collector.errors import CollectorError, ExitCode, ProtocolError
+from collector.ipc.cell import ProgressCell
 from collector.ipc.channel import Channel
 from collector.ipc.child import become_child
 from collector.reader.attempt import Attempt
@@ -44,7 +47,7 @@ from collector.reader.inflate import Inflater
 from collector.reader.intake import Text
 from collector.reader.session import Cutting, Session, Source
 from collector.reader.transport import Options
-from collector.storage.fs import DISK
+from collector.storage.fs import DISK, Bytes
 from collector.storage.journal import SEGMENT_BYTES, JournalWriter
 
 PROGRESS_INTERVAL_S: Final = 1.0
@@ -54,15 +57,34 @@ NO_CONNECTION: Final = Progress(
 )
 
 
+class WatchedJournal(JournalWriter):
+    """Says in the cell when the loop may be waiting for the disk."""
+
+    def __init__(self, cell: ProgressCell, folder: Path, *, next_seq: int, segment_bytes: int) -> None:
+        super().__init__(DISK, folder, next_seq=next_seq, segment_bytes=segment_bytes)
+        self._cell = cell
+
+    def append(self, payload: Bytes, **about: int) -> Block | None:
+        with self._cell.waits_for_disk():
+            return super().append(payload, **about)
+
+
 class Reader:
     """The loop over the channel, the connection's sockets, the disk's thread and the clock."""
 
-    def __init__(self, arguments: argparse.Namespace, channel: Channel[ToReader], wake_fd: int) -> None:
+    def __init__(
+        self,
+        arguments: argparse.Namespace,
+        channel: Channel[ToReader],
+        cell: ProgressCell,
+        wake_fd: int,
+    ) -> None:
         self._arguments = arguments
         self._channel = channel
+        self._cell = cell
         self._options = Options(arguments.ca_file, arguments.connect_timeout_s, arguments.header_timeout_s)
-        self._journal = JournalWriter(
-            DISK, arguments.journal, next_seq=arguments.next_seq, segment_bytes=arguments.segment_bytes
+        self._journal = WatchedJournal(
+            cell, arguments.journal, next_seq=arguments.next_seq, segment_bytes=arguments.segment_bytes
         )
         self._disk = DiskThread()
         self._writer = BlockWriter(self._journal, self._disk, self._send)
@@ -78,9 +100,11 @@ class Reader:
         """Until ``stop``, or until the parent is gone. *Raises* ``CollectorError``."""
         self._send(Ready(os.getpid()))
         while True:
+            self._cell.enter(Phase.READING)
             self._turn(time.monotonic())
             if self._stopping and self._is_done():
                 return
+            self._cell.enter(Phase.WAITING)
             for key, events in self._selector.select(self._wait_s()):
                 key.data(events)
 
@@ -90,8 +114,9 @@ class Reader:
 
     def close(self) -> None:
         """*Blocks* until the disk's thread has finished its job in hand."""
-        self._disk.close()
-        self._journal.close()
+        with self._cell.waits_for_disk():
+            self._disk.close()
+            self._journal.close()
         self._selector.close()
 
     def _turn(self, now: float) -> None:
@@ -169,7 +194,7 @@ def main() -> int:
     wake_read.setblocking(False)
     wake_write.setblocking(False)
     channel: Channel[ToReader] = Channel.from_fd(arguments.channel, ToReader)
-    reader = Reader(arguments, channel, wake_read.fileno())
+    reader = Reader(arguments, channel, ProgressCell.from_fd(arguments.cell), wake_read.fileno())
     signal.set_wakeup_fd(wake_write.fileno())
     signal.signal(signal.SIGTERM, lambda *_: reader.stop())
     become_child(arguments.parent)
@@ -191,6 +216,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="collector.reader", allow_abbrev=False)
     parser.add_argument("--channel", type=int, required=True, help="descriptor of the socket to the parent")
     parser.add_argument("--parent", type=int, required=True, help="pid of the parent")
+    parser.add_argument("--cell", type=int, help="descriptor of the progress cell; by default nobody looks")
     parser.add_argument("--journal", type=Path, required=True, help="folder of the segments")
     parser.add_argument("--next-seq", type=int, required=True)
     parser.add_argument("--ca-file", required=True)

@@ -26,13 +26,7 @@ USER_AGENT: Final = f"livestream-collector/{__version__}"
 _RECEIVE_BYTES: Final = 128 * 1024
 """Read from the socket at once. *Source*: CURLOPT_BUFFERSIZE."""
 
-_KEEPALIVE: Final = (
-    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
-)
-"""A dead peer is found within a minute; a quiet one stays. Seconds, seconds, probes."""
+_KEEPALIVE: Final = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
 
 _UNTRUSTED: Final = frozenset(
     {
@@ -62,6 +56,9 @@ class Options:
     """From the start to the end of the TLS handshake."""
     header_timeout_s: float = 60.0
     """From sending the request to the end of its headers, or of a body that is no stream."""
+    keepalive: tuple[int, int, int] = (30, 10, 3)
+    """A dead peer is found within a minute; a quiet one stays. Seconds to the first probe, between
+    probes; probes."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -110,6 +107,7 @@ class Request:
         self._multi.setopt(pycurl.M_TIMERFUNCTION, self._on_timer)
         self._set_protocol(url, credentials)
         self._set_trust(url, options)
+        self._curl.setopt(pycurl.SOCKOPTFUNCTION, functools.partial(_keep_alive, options.keepalive))
         self._multi.add_handle(self._curl)
 
     @property
@@ -172,7 +170,6 @@ class Request:
         curl.setopt(pycurl.NOSIGNAL, 1)
         curl.setopt(pycurl.BUFFERSIZE, _RECEIVE_BYTES)
         curl.setopt(_SUPPRESS_CONNECT_HEADERS, 1)
-        curl.setopt(pycurl.SOCKOPTFUNCTION, _keep_alive)
         curl.setopt(pycurl.PREREQFUNCTION, self._on_sending)
         curl.setopt(pycurl.HEADERFUNCTION, self._on_line)
         curl.setopt(pycurl.WRITEFUNCTION, self._on_body)
@@ -236,11 +233,12 @@ class Request:
             )
 
 
-def _keep_alive(fd: int, _purpose: int) -> int:
+def _keep_alive(keepalive: tuple[int, int, int], fd: int, _purpose: int) -> int:
     connection = socket.socket(fileno=fd)
     try:
-        for level, option, value in _KEEPALIVE:
-            connection.setsockopt(level, option, value)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in zip(_KEEPALIVE, keepalive, strict=True):
+            connection.setsockopt(socket.IPPROTO_TCP, option, value)
     finally:
         connection.detach()
     return int(pycurl.SOCKOPT_OK)
