@@ -8,6 +8,7 @@ message, log line or representation.
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import random
 import ssl
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from collector.coordinator.clock import boottime_s
 from collector.core.reconnect_events import TokenFailed
 from collector.core.reconnect_table import Row, wait_for
 from collector.core.remedies import TokenFailure, token_in_words
+from collector.core.retry_after import retry_after_s
 from collector.credentials import Credentials, Secret
 from collector.errors import CollectorError, RefusedError
 from collector.escaping import printable, without_secrets
@@ -264,7 +266,7 @@ def _failure(status: int, retry_after: str, body: bytes) -> TokenError:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         refusal = _Refusal("")
     said = ": ".join(filter(None, (f"status {status}", refusal.error, refusal.error_description)))
-    seconds = retry_after if retry_after.isascii() and retry_after.isdigit() else ""
     refused = status == 401 or (status in _REFUSALS and refusal.error and refusal.error not in _PASSING)
     kind = InvalidClientError if refused else TokenNetworkError
-    return kind(said, status=status, retry_after_s=float(seconds) if seconds else None)
+    asked_s = retry_after_s(retry_after, dt.datetime.now(dt.UTC))
+    return kind(said, status=status, retry_after_s=asked_s)

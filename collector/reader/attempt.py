@@ -15,6 +15,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from collector.core.messages import Connect, Outcome
+from collector.core.retry_after import retry_after_s
 from collector.errors import ConfigurationError
 from collector.reader import redirect
 from collector.reader.redirect import Forbidden, next_url
@@ -24,7 +25,6 @@ from collector.reader.response import (
     Head,
     error_description,
     escaped,
-    retry_after_s,
 )
 from collector.reader.transport import Ended, Options, Request
 

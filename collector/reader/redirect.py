@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from typing import Final
 from urllib.parse import SplitResult, urljoin, urlsplit
 
+from collector.settings_values import is_loopback
+
 MAX_HOPS: Final = 5
 
 STATUSES: Final = frozenset({301, 302, 303, 307, 308})
@@ -50,23 +52,13 @@ def next_url(visited: list[str], location: str, allowed_hosts: Iterable[str]) ->
     return Forbidden(reason) if reason else url
 
 
-def is_loopback(host: str) -> bool:
-    """Whether this host is this machine, without asking a resolver."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def _objection(old: SplitResult, new: SplitResult, allowed_hosts: Iterable[str]) -> str:
     host = new.hostname or ""
     if new.scheme not in {"http", "https"}:
         return f"a redirect to the scheme {new.scheme}"
     if "@" in new.netloc:
         return "a redirect with user information"
-    if new.scheme == "http" and (old.scheme == "https" or not is_loopback(host)):
+    if new.scheme == "http" and (old.scheme == "https" or not is_loopback(new.geturl())):
         return "a redirect to a lesser scheme"
     if not any(_is_at_or_below(host, allowed) for allowed in allowed_hosts):
         return f"a redirect to a host that is not allowed: {host}"

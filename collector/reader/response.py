@@ -6,8 +6,6 @@ is taken and escaped in what is handed on.
 
 from __future__ import annotations
 
-import datetime as dt
-import email.utils
 import re
 from typing import Any, Final
 
@@ -25,14 +23,10 @@ MAX_BODY_BYTES: Final = 64 * 1024
 MAX_WORDS: Final = 300
 """Characters of foreign text in one message."""
 
-_LONGEST_WAIT_S: Final = 1e9
-"""Some thirty years: ``Retry-After`` has no limit, a number in a message has."""
-
 _DESCRIPTIONS: Final = ("error_description", "message", "error", "detail", "title")
 """Where JSON bodies keep their words, the documented name first."""
 
 _STATUS_LINE: Final = re.compile(rb"HTTP/\d(?:\.\d)? +(\d{3})(?: .*)?\Z", re.DOTALL)
-_SECONDS: Final = re.compile(r"[+-]?\d+(\.\d*)?")
 
 
 def escaped(text: str | bytes) -> str:
@@ -80,22 +74,6 @@ class Head:
     def final_status(self) -> int:
         """The status, if it is no interim one."""
         return self.status if self.status >= 200 else 0
-
-
-def retry_after_s(value: str, now: dt.datetime) -> float | None:
-    """``Retry-After`` in seconds, never below 0; none if it is missing or unreadable.
-
-    *Source*: RFC 9110, 10.2.3: seconds or a date.
-    """
-    if _SECONDS.fullmatch(value):
-        return min(max(float(value), 0.0), _LONGEST_WAIT_S)
-    try:
-        then = email.utils.parsedate_to_datetime(value)
-    except (ValueError, TypeError, OverflowError):
-        return None
-    if then.tzinfo is None:
-        then = then.replace(tzinfo=dt.UTC)
-    return max((then - now).total_seconds(), 0.0)
 
 
 def error_description(body: bytes) -> str:

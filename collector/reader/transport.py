@@ -18,8 +18,8 @@ from typing import Final, Protocol
 import pycurl
 
 from collector import __version__
-from collector.reader.redirect import is_loopback
 from collector.reader.response import escaped
+from collector.settings_values import is_loopback
 
 USER_AGENT: Final = f"livestream-collector/{__version__}"
 
@@ -182,8 +182,7 @@ class Request:
         curl.setopt(pycurl.CAINFO, options.ca_file)
         curl.unsetopt(pycurl.CAPATH)  # else the folder curl was built with is trusted as well
         curl.setopt(pycurl.CONNECTTIMEOUT_MS, round(options.connect_timeout_s * 1000))
-        host = url.partition("://")[2].partition("/")[0]
-        if is_loopback(host.removeprefix("[").partition("]")[0] if "]" in host else host.partition(":")[0]):
+        if is_loopback(url):
             curl.setopt(pycurl.PROXY, "")
 
     def _on_sending(self, *_addresses: object) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
+import email.utils
 import io
 import socket
 import ssl
@@ -333,11 +335,20 @@ def test_no_usable_answer_is_tried_again(answer: web.Response) -> None:
     assert len(error.detail) <= 300
 
 
-@pytest.mark.parametrize(("value", "expected"), [("17", 17.0), ("soon", None), ("-4", None), ("²", None)])
+@pytest.mark.parametrize(("value", "expected"), [("17", 17.0), ("soon", None), ("-4", 0.0), ("²", None)])
 def test_retry_after_is_passed_on(value: str, expected: float | None) -> None:
     """What the endpoint asks for reaches the policy."""
     answer = web.Response(status=429, headers={"Retry-After": value})
     assert failure_of(Endpoint([answer])).event().retry_after_s == expected
+
+
+def test_retry_after_may_be_a_date() -> None:
+    """As from the service itself: counted from now, by the wall clock that the date is of."""
+    date = email.utils.format_datetime(dt.datetime.now(dt.UTC) + dt.timedelta(seconds=600), usegmt=True)
+    answer = web.Response(status=503, headers={"Retry-After": date})
+    asked_s = failure_of(Endpoint([answer])).event().retry_after_s
+    assert asked_s is not None
+    assert 500 < asked_s <= 600
 
 
 def test_silence_ends() -> None:

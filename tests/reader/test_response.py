@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import gzip
 import json
 
@@ -15,40 +14,13 @@ from collector.reader.response import (
     Head,
     error_description,
     escaped,
-    retry_after_s,
 )
-
-NOW = dt.datetime(2026, 3, 1, 12, 0, 0, tzinfo=dt.UTC)
 
 
 def head_of(*lines: bytes) -> Head:
     head = Head()
     assert all(head.add(line + b"\r\n") for line in lines)
     return head
-
-
-@pytest.mark.parametrize(
-    ("value", "seconds"),
-    [
-        ("120", 120.0),
-        ("0", 0.0),
-        ("-5", 0.0),
-        ("1.5", 1.5),
-        ("9" * 5000, 1e9),
-        ("Sun, 01 Mar 2026 12:01:30 GMT", 90.0),
-        ("Sunday, 01-Mar-26 12:01:30 GMT", 90.0),
-        ("Sun, 01 Mar 2026 13:01:30 +0100", 90.0),
-        ("Sun, 01 Mar 2020 12:00:00 GMT", 0.0),
-        ("", None),
-        ("soon", None),
-        ("inf", None),
-        ("nan", None),
-        ("Sun, 99 Mar 2026 12:01:30 GMT", None),
-    ],
-)
-def test_retry_after(value: str, seconds: float | None) -> None:
-    """Seconds or a date, past and negative ones are 0, nonsense is none."""
-    assert retry_after_s(value, NOW) == seconds
 
 
 @pytest.mark.parametrize(
