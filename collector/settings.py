@@ -37,6 +37,9 @@ _SECRETS: Final[Mapping[str, str]] = {
 _CREDENTIALS: Final = frozenset(_SECRETS.values()) | {f"{name}_FILE" for name in _SECRETS.values()}
 _PREFIX: Final = "LIVESTREAM_"
 _SHOWN_CHARACTERS: Final = 80
+_MAX_FILE_BYTES: Final = 1 << 20
+"""Far above any settings file: a device or a wrong file is not read to its end."""
+
 _BY_ENVIRONMENT_NAME: Final = {environment_name(key): key for key in SPECS}
 
 
@@ -149,12 +152,15 @@ def _take(gathered: _Gathered, given: _Given) -> None:
 def _from_file(gathered: _Gathered, path: str) -> Iterator[_Given]:
     try:
         with open(path, "rb") as file:
-            document = tomllib.load(file)
+            content = file.read(_MAX_FILE_BYTES + 1)
+        if len(content) > _MAX_FILE_BYTES:
+            raise ValueError(f"longer than {_MAX_FILE_BYTES >> 20} MiB")  # noqa: TRY301 - told as the others
+        document = tomllib.loads(content.decode())
     except OSError as error:
         gathered.faults.append(f"{printable(path)} (--config): cannot be read: {error.strerror}")
         return
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        gathered.faults.append(f"{printable(path)} (--config): no valid TOML: {error}")
+    except (ValueError, RecursionError) as error:  # tomllib lets those of Python's own readers through
+        gathered.faults.append(f"{printable(path)} (--config): no valid TOML: {printable(str(error))}")
         return
     for section, content in document.items():
         if not isinstance(content, dict):
@@ -249,7 +255,10 @@ def _message(faults: Sequence[str]) -> str:
 
 def _shown(value: object) -> str:
     """The value as written, shortened; what may hold a secret is not shown."""
-    text = printable(value) if isinstance(value, str) else printable(str(value))
+    try:
+        text = printable(str(value))
+    except ValueError:  # thousands of digits
+        return "(a number too long to be shown)"
     if "eyJ" in text or "@" in text:
         return "(a value that may hold a secret, not shown)"
     shortened = printable(text, _SHOWN_CHARACTERS)

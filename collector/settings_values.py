@@ -10,11 +10,15 @@ import math
 import os.path
 import re
 from collections.abc import Callable, Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final, NoReturn
 from urllib.parse import SplitResult, urlsplit
 
 from collector.settings_table import NAME_PATTERN, Kind, Spec
+
+_LONGEST: Final = 4096
+"""Characters of a value. *Source*: PATH_MAX; Python refuses to read integers of more than 4300 digits."""
 
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*((?:[kKMGT]i?)?)B?", re.ASCII)
 _POWERS: Final = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
@@ -28,6 +32,8 @@ class Refusal(ValueError):  # noqa: N818 - it is an answer, not a failure
 
 def parse(spec: Spec, value: object) -> Any:
     """The typed value. *Raises* ``Refusal``."""
+    if isinstance(value, str) and len(value) > _LONGEST:
+        _refuse("too long")
     parsed = _READERS[spec.kind](value)
     if spec.choices and parsed not in spec.choices:
         raise Refusal
@@ -81,9 +87,8 @@ def _size(value: object) -> int:
     if match is None:
         _refuse()
     number, unit = match.groups()
-    factor = (1024 if unit.endswith("i") else 1000) ** _POWERS[unit.removesuffix("i").lower()]
-    size = float(number) * factor if "." in number else int(number) * factor
-    return int(size) if size == int(size) else _refuse("not a whole number of bytes")
+    size = Fraction(number) * (1024 if unit.endswith("i") else 1000) ** _POWERS[unit.removesuffix("i").lower()]
+    return size.numerator if size.denominator == 1 else _refuse("not a whole number of bytes")
 
 
 def _seconds(value: object) -> float:
