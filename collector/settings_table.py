@@ -246,6 +246,14 @@ class Run:
         minimum=0,
         maximum=3600,
     )
+    heartbeat_limit_s: float = _setting(
+        Kind.SECONDS,
+        30.0,
+        "How long a child may give no sign of life before it is ended and replaced. Waiting for the disk "
+        "is no fault of it and only reported.",
+        minimum=3,
+        maximum=3600,
+    )
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -216,6 +216,26 @@ EVENTS: Final[Mapping[str, Event]] = {
             "delay_s": "until its successor starts",
         },
     ),
+    "child.hung": Event(
+        "warning",
+        "A child process gave no sign of life for too long: it is made to say where it is, and ended.",
+        {**_CHILD, "phase": "what it was doing", "silent_s": "without a sign of life"},
+    ),
+    "child.slow": Event(
+        "warning",
+        "A child process has waited for the disk for long; it goes on waiting, ending it would cure nothing.",
+        {**_CHILD, "phase": "what it was doing", "silent_s": "without a sign of life"},
+    ),
+    "block.poisoned": Event(
+        "warning",
+        "Decoding fails on lines of this block: they are rejects now, kept with their raw bytes.",
+        {"block": "its number", "lines": "how many", **_REASON},
+    ),
+    "batch.voided": Event(
+        "warning",
+        "A poisoned line had claimed its id already: all that is not committed is decoded again.",
+        {"block": "of the line", "line": "in it", "blocks_again": "blocks that are run again"},
+    ),
     "attention.needed": Event(
         "error", "It goes on, but what is wrong does not cure itself: a person is needed.", _REASON
     ),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -14,6 +13,7 @@ from collector.coordinator.process import Companion, Coordinator
 from collector.coordinator.token import token_source
 from collector.credentials import Credentials, scrubbed_environment
 from collector.errors import CollectorError, ExitCode
+from collector.ipc.child import forbid_core_dumps
 from collector.settings import Settings
 from collector.telemetry import log
 from collector.trust import find_ca_file
@@ -30,7 +30,7 @@ def run(
     terminal: bool,
 ) -> int:
     """Until told to stop. *Raises* ``CollectorError`` for whatever ends it otherwise."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core would hold the token
+    forbid_core_dumps()  # one would hold the token
     ca_file = find_ca_file(str(settings.tls.ca_file or ""), os.environ)
     companions: list[Companion] = []
     if terminal:

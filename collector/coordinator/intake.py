@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from collector.coordinator.clock import now_us
 from collector.coordinator.committer import StorageThread
-from collector.coordinator.supervisor import Child
+from collector.coordinator.supervisor import Child, delay_of_successor_s
 from collector.core.messages import (
     Accepted,
     Block,
@@ -33,7 +33,7 @@ from collector.core.messages import (
 )
 from collector.core.segments import Segments
 from collector.core.supervision import RestartIntensity
-from collector.errors import ChildFailedError, ChildReportedError
+from collector.errors import ChildReportedError
 from collector.storage.fs import Disk
 from collector.storage.journal import delete_free, free_name, free_segment, recover
 from collector.telemetry import log
@@ -139,17 +139,16 @@ class Intake:
             try:
                 await self._listen(child)
             finally:
+                intensity.was_ready |= self._child is not None
                 self._child = None
                 self.ready.clear()
                 self.transport.reader_gone()
-                how = await child.reap(grace_s=2.0 if self._stopping else 0.0)
+                death = await child.reap(grace_s=2.0 if self._stopping else 0.0)
             if self._stopping:
                 await asyncio.Event().wait()  # until cancelled
-            delay_s = intensity.died(asyncio.get_running_loop().time())
-            if delay_s is None:
-                raise ChildFailedError(f"the reader keeps failing (last: {how}); its message is above")
-            log("child.died", name="reader", how=how, blocks_again=0, delay_s=delay_s)
-            await self._take_over(how)
+            delay_s = delay_of_successor_s("the reader", death, intensity)
+            log("child.died", name="reader", how=death.how, blocks_again=0, delay_s=delay_s)
+            await self._take_over(death.how)
             await asyncio.sleep(delay_s)
 
     async def _listen(self, child: Child[FromReader]) -> None:

@@ -1,34 +1,37 @@
 """Accepted blocks in, committed batches out: the decoders, their claims and the batches' commits.
 
-Runs in the coordinator. The decisions are ``core.batching``'s and ``core.resends``'; here they are
-sent, awaited and survived.
+Runs in the coordinator. The decisions are ``core.batching``'s, ``core.resends``' and ``core.poison``'s;
+here they are sent, awaited and survived.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 
 import numpy as np
 
 from collector.coordinator.committer import STORAGE_RETRY_S, Committer
-from collector.coordinator.supervisor import Child
-from collector.core.batching import Batching, BatchLimits, Commit
+from collector.coordinator.supervisor import Child, delay_of_successor_s
+from collector.core.batching import Batching, BatchLimits, Commit, LostShare
 from collector.core.messages import (
     Block,
     BlockDone,
     Claims,
+    Decode,
     Failed,
     FromDecoder,
     Keep,
     NoSpace,
+    Poisoned,
     Ready,
     StageConnections,
     Staged,
 )
+from collector.core.poison import FORGIVEN_WINDOW_S, Blame, Poison
 from collector.core.resends import ResendIndex
-from collector.core.supervision import RestartIntensity
+from collector.core.supervision import Death, RestartIntensity
 from collector.errors import ChildFailedError, ChildReportedError
 from collector.telemetry import log
 
@@ -57,6 +60,9 @@ class Pipeline:
         self._decoders = decoders
         self._numbers = itertools.count(1)
         self._children: dict[int, Child[FromDecoder]] = {}
+        self._meant_to_die: dict[int, list[LostShare]] = {}
+        """With what they may have in the staging folder."""
+        self._poison = Poison()
         self._tasks: set[asyncio.Task[None]] = set()
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._connections: asyncio.Future[Staged | NoSpace] | None = None
@@ -125,36 +131,47 @@ class Pipeline:
             child = await self._start_decoder(f"decoder {slot}")
             self._children[number] = child
             try:
-                await self._listen(number, child)
+                await self._listen(number, child, intensity)
             finally:
-                how = await child.reap()  # before anybody else gets its work
+                death = await child.reap()  # before anybody else gets its work
                 del self._children[number]
-            await self._replace(number, child.name, how, intensity)
+            await self._replace(number, child.name, death, intensity)
 
-    async def _replace(self, number: int, name: str, how: str, intensity: RestartIntensity) -> None:
+    async def _replace(self, number: int, name: str, death: Death, intensity: RestartIntensity) -> None:
         if self._stopping:
             await asyncio.Event().wait()  # until cancelled
-        lost = self.batching.decoder_died(number)
         if self._connections_decoder == number:
             self._connections_decoder = None
+        if number in self._meant_to_die:
+            await self._take_back(self._meant_to_die.pop(number))
+            return
+        blame = self._poison.died(death, asyncio.get_running_loop().time())
+        lost = self.batching.decoder_died(number)
+        if blame.line is not None:
+            lost += self._found_poison(blame.line[0], [blame.line[1]], death.how)
+        await self._take_back(lost)
+        delay_s = _delay_s(name, death, blame, intensity)
+        blocks_again = sum(len(at.blocks) for at in lost)
+        log("child.died", name=name, how=death.how, blocks_again=blocks_again, delay_s=delay_s)
+        await asyncio.sleep(delay_s)
+
+    async def _take_back(self, lost: Iterable[LostShare]) -> None:
+        """What a decoder that is gone had in hand goes to others."""
         await self._committer.forget_staged([f"{at.batch}-{at.share}-{at.attempt}-" for at in lost])
         self._send_connections_order()
         self._pump()
-        delay_s = intensity.died(asyncio.get_running_loop().time())
-        if delay_s is None:
-            raise ChildFailedError(f"{name} keeps failing (last: {how}); its message is above")
-        log(
-            "child.died", name=name, how=how, blocks_again=sum(len(at.blocks) for at in lost), delay_s=delay_s
-        )
-        await asyncio.sleep(delay_s)
 
-    async def _listen(self, number: int, child: Child[FromDecoder]) -> None:
-        while (message := await child.receive()) is not None:
+    async def _listen(self, number: int, child: Child[FromDecoder], intensity: RestartIntensity) -> None:
+        while (message := await child.receive()) is not None and number not in self._meant_to_die:
             match message:
                 case Ready():
+                    intensity.was_ready = True
                     log("child.started", name=child.name, pid=child.pid)
                     self.batching.decoder_ready(number)
                     self._send_connections_order()
+                case Poisoned():
+                    self._poison.found(message.seq, message.lines)
+                    self._found_poison(message.seq, message.lines, next(iter(message.lines.values())))
                 case Claims():
                     self._answer(child, message)
                 case BlockDone():
@@ -182,6 +199,22 @@ class Pipeline:
         )
         child.send(Keep(claims.seq, drop.astype("<u4").tobytes()))
         self.batching.answered(claims.seq)
+
+    # ------------------------------------------------------------ poison
+
+    def _found_poison(self, block: int, lines: Collection[int], reason: str) -> tuple[LostShare, ...]:
+        """A line that is a reject from now on must not be why another's hit is dropped as a resend."""
+        log("block.poisoned", block=block, lines=len(lines), reason=reason)
+        held = [line for line in lines if self._index.holds(block, line)]
+        if not held:
+            return ()
+        voided = self.batching.void()
+        self._index.void(self.batching.committing())
+        for number, child in self._children.items():
+            self._meant_to_die.setdefault(number, []).extend(voided)
+            child.kill()
+        log("batch.voided", block=block, line=held[0], blocks_again=sum(len(at.blocks) for at in voided))
+        return voided
 
     # ------------------------------------------------------------ connections parts
 
@@ -227,7 +260,9 @@ class Pipeline:
             if isinstance(order, Commit):
                 self._spawn(self._commit(order))
             else:
-                self._children[order.decoder].send(order.message)
+                message = order.message
+                child = self._children[order.decoder]
+                child.send(self._poison.marked(message) if isinstance(message, Decode) else message)
 
     def _wake_at(self, at_s: float | None) -> None:
         if self._timer is not None:
@@ -242,6 +277,7 @@ class Pipeline:
         await self._committer.commit(batch)
         self.batching.committed(batch)
         self._index.drop_batch(batch.first)
+        self._poison.committed(batch.last)
         self._committed(batch.last)
         self._idle.set()
         self._pump()
@@ -256,3 +292,14 @@ class Pipeline:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None and not self._failure.done():
             self._failure.set_exception(error)
+
+
+def _delay_s(name: str, death: Death, blame: Blame, intensity: RestartIntensity) -> float:
+    """Until its successor starts. *Raises* ChildFailedError where there is to be none."""
+    if blame.broken:
+        raise ChildFailedError(
+            f"decoding is broken: decoders died of it too often within {FORGIVEN_WINDOW_S:.0f} s"
+            f" (last: {name}, {death.how}); their messages are above. Nothing is lost: what is accepted waits"
+            " in the journal for a version that can decode it"
+        )
+    return 0.0 if blame.forgiven else delay_of_successor_s(name, death, intensity)

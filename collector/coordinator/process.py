@@ -362,7 +362,13 @@ class Coordinator:
         flat = [text for key, value in arguments.items() for text in (f"--{key}", str(value))]
         fd = self.foundation.lock.children_fd
         child = await start_child(
-            name, module, flat, incoming, environment=self._environment, inherited_fds=[fd]
+            name,
+            module,
+            flat,
+            incoming,
+            environment=self._environment,
+            inherited_fds=[fd],
+            heartbeat_limit_s=self.settings.run.heartbeat_limit_s,
         )
         self._pids[name] = child.pid
         self.foundation.lock.record_children(self._pids.values())

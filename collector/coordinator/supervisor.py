@@ -1,7 +1,8 @@
 """Children as processes: started from the main thread, heard over their channel, reaped when gone.
 
-EOF on the channel is a child's death, whatever became of its process: it is killed and reaped
-before anybody else gets its work.
+Runs in the coordinator. EOF on the channel is a child's death, whatever became of its process: it is
+killed and reaped before anybody else gets its work. A child that hangs is ended by force, and its
+death is then one like any other.
 """
 
 from __future__ import annotations
@@ -14,12 +15,16 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
+from collector.core.supervision import LOOK_INTERVAL_S, Death, Health, Heartbeat, RestartIntensity
+from collector.errors import ChildFailedError
+from collector.ipc.cell import ProgressCell
 from collector.ipc.channel import CoordinatorChannel
+from collector.telemetry import log
 
 T = TypeVar("T")
 
@@ -31,6 +36,9 @@ ALLOCATOR_ENVIRONMENT: Final = {
 }
 """Without these glibc gives a block's buffers back and faults them in again for the next one."""
 
+LAST_WORDS_S: Final = 2.0
+"""From SIGABRT, upon which a hung child says where it hangs, to SIGKILL."""
+
 
 @dataclass(slots=True)
 class Child(Generic[T]):
@@ -39,6 +47,9 @@ class Child(Generic[T]):
     name: str
     process: subprocess.Popen[bytes]
     channel: CoordinatorChannel[T]
+    cell: ProgressCell
+    _watch: asyncio.Task[None] = field(init=False)
+    _hung: bool = False
 
     @property
     def pid(self) -> int:
@@ -50,7 +61,15 @@ class Child(Generic[T]):
     async def receive(self) -> T | None:
         return await self.channel.receive()
 
-    async def reap(self, *, grace_s: float = 0.0) -> str:
+    def watch(self, limit_s: float) -> None:
+        """From now on it is looked at once a second, until it is reaped."""
+        self._watch = asyncio.create_task(self._keep_looking(Heartbeat(limit_s)))
+
+    def kill(self) -> None:
+        """Its end is heard on the channel."""
+        self.process.kill()
+
+    async def reap(self, *, grace_s: float = 0.0) -> Death:
         """Closes the channel, gives the process ``grace_s`` to end, then kills it. Says how it ended."""
         await self.channel.close()
         with contextlib.suppress(TimeoutError):
@@ -59,7 +78,26 @@ class Child(Generic[T]):
         if self.process.poll() is None:
             self.process.kill()
             await self._exited()
-        return _how_it_ended(self.process.wait())
+        self._watch.cancel()
+        death = _death(self.process.wait(), self.cell, hung=self._hung)
+        self.cell.close()
+        return death
+
+    async def _keep_looking(self, heartbeat: Heartbeat) -> None:
+        loop = asyncio.get_running_loop()
+        health = Health.WELL
+        while health is not Health.HUNG:
+            await asyncio.sleep(LOOK_INTERVAL_S)
+            seen = self.cell.read()
+            health = heartbeat.look(seen, loop.time())
+            if health is not Health.WELL:
+                event = "child.hung" if health is Health.HUNG else "child.slow"
+                phase = seen.phase.name.lower()
+                log(event, name=self.name, pid=self.pid, phase=phase, silent_s=heartbeat.silent_s)
+        self._hung = True
+        self.process.send_signal(signal.SIGABRT)
+        await asyncio.sleep(LAST_WORDS_S)
+        self.process.kill()
 
     async def _exited(self) -> None:
         loop = asyncio.get_running_loop()
@@ -76,8 +114,21 @@ class Child(Generic[T]):
             os.close(pidfd)
 
 
-def _how_it_ended(code: int) -> str:
-    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+def _death(code: int, cell: ProgressCell, *, hung: bool) -> Death:
+    at = cell.read()
+    if code >= 0:
+        return Death(f"exit code {code}", exit_code=code, at=at)
+    name = signal.Signals(-code).name
+    return Death(f"signal {name}{', it hung' if hung else ''}", signal=name, at=at)
+
+
+def delay_of_successor_s(name: str, death: Death, intensity: RestartIntensity) -> float:
+    """*Raises* ChildFailedError where there is to be none."""
+    delay_s = intensity.died(asyncio.get_running_loop().time())
+    if delay_s is None:
+        what = "keeps failing" if intensity.was_ready else "cannot start"
+        raise ChildFailedError(f"{name} {what} (last: {death.how}); its message is above")
+    return delay_s
 
 
 async def start_child(
@@ -88,20 +139,24 @@ async def start_child(
     *,
     environment: Mapping[str, str],
     inherited_fds: Sequence[int],
+    heartbeat_limit_s: float,
 ) -> Child[Any]:
-    """Spawn ``python -m module``; ``--channel`` and ``--parent`` are added to its arguments.
+    """Spawn ``python -m module``; ``--channel``, ``--parent`` and ``--cell`` are added to its arguments.
 
     *Blocks* the loop for the spawn itself, a few milliseconds.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    with theirs:
-        handles = ["--channel", str(theirs.fileno()), "--parent", str(os.getpid())]
+    cell, cell_fd = ProgressCell.make()
+    with theirs, os.fdopen(cell_fd, "rb"):
+        handles = ["--channel", str(theirs.fileno()), "--parent", str(os.getpid()), "--cell", str(cell_fd)]
         process = subprocess.Popen(  # noqa: ASYNC220  # PR_SET_PDEATHSIG wants the main thread
-            [sys.executable, "-m", module, *handles, *arguments],
+            [sys.executable, "-X", "faulthandler", "-m", module, *handles, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            pass_fds=[theirs.fileno(), *inherited_fds],
+            pass_fds=[theirs.fileno(), cell_fd, *inherited_fds],
             env={**environment, **ALLOCATOR_ENVIRONMENT},
         )
     ours.setblocking(False)
-    return Child(name, process, await CoordinatorChannel.over(ours, incoming))
+    child: Child[Any] = Child(name, process, await CoordinatorChannel.over(ours, incoming), cell)
+    child.watch(heartbeat_limit_s)
+    return child

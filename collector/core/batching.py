@@ -1,20 +1,24 @@
 """Which decoder runs which block, when a batch closes, and when it can be committed.
 
 The coordinator feeds what happened and carries out the orders that ``orders`` gives back. The
-invariants: batches are contiguous and committed in order; a share has one owner at a time; a block
-of the next batch is handed out only once every block of this one has the answer to its claims, so
-no decoder ever waits on another batch; the death of a decoder takes only its unstaged shares.
+invariants: batches are contiguous and committed in order, and none spans blocks that were written off
+as lost; a share has one owner at a time; a block of the next batch is handed out only once every block
+of this one has had the answer to its claims, so no decoder ever waits on another batch; the death of a
+decoder takes only its unstaged shares.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from collector.core.messages import Block, BlockDone, Decode, NoSpace, Stage, Staged, Totals
+from collector.core.shares import Batch, LostShare, Share
 from collector.errors import ProtocolError
+
+__all__ = ["Batch", "BatchLimits", "Batching", "Commit", "LostShare", "Order", "Share"]
 
 DECODER_DEPTH: Final = 2
 """Blocks one decoder holds at a time: it decodes the second while the first one's claims are answered."""
@@ -32,101 +36,6 @@ class BatchLimits:
     max_bytes: int
 
 
-@dataclass(slots=True)
-class Share:
-    """The blocks of a batch that one decoder runs and stages together.
-
-    A block moves from ``waiting`` to ``asking`` (handed out), to ``answered`` (its claims are), to
-    ``done``.
-    """
-
-    number: int
-    owner: int | None
-    attempt: int = 1
-    blocks: dict[int, Block] = field(default_factory=dict)
-    waiting: deque[int] = field(default_factory=deque)
-    asking: set[int] = field(default_factory=set)
-    answered: set[int] = field(default_factory=set)
-    done: dict[int, BlockDone] = field(default_factory=dict)
-    counts: Totals = field(default_factory=Totals)
-    stage_ordered: bool = False
-    staged: Staged | None = None
-
-    @property
-    def in_hand(self) -> int:
-        return len(self.asking) + len(self.answered)
-
-    @property
-    def unanswered(self) -> int:
-        return len(self.waiting) + len(self.asking)
-
-    @property
-    def all_done(self) -> bool:
-        return len(self.done) == len(self.blocks)
-
-    def start_again(self) -> None:
-        """Its staged files are gone or unknown: all of it runs again, under other staged names."""
-        self.owner = None
-        self.attempt += 1
-        self.waiting = deque(self.blocks)
-        self.asking.clear()
-        self.answered.clear()
-        self.done.clear()
-        self.counts = Totals()
-        self.stage_ordered = False
-
-    def finished(self, message: BlockDone) -> None:
-        block = self.blocks[message.seq]
-        self.asking.discard(block.seq)
-        self.answered.discard(block.seq)
-        self.done[block.seq] = message
-        self.counts += Totals(block.records, message.rows, message.resends, message.rejects)
-
-
-@dataclass(slots=True)
-class Batch:
-    """A contiguous range of blocks that is committed together."""
-
-    first: int
-    opened_at_s: float
-    last: int = 0
-    bytes: int = 0
-    closed: bool = False
-    committing: bool = False
-    hours: set[int] = field(default_factory=set)
-    shares: list[Share] = field(default_factory=list)
-    share_of: dict[int, Share] = field(default_factory=dict)
-    held_us: tuple[int, int] = (0, 0)
-    before: Totals = field(default_factory=Totals)
-    """Running totals up to the batch before; set when the first share of this one is staged."""
-
-    def add(self, block: Block, share: Share) -> None:
-        share.blocks[block.seq] = block
-        share.asking.add(block.seq)
-        self.share_of[block.seq] = share
-        self.last = block.seq
-        self.bytes += block.length
-        self.held_us = (self.held_us[0] if block.seq > self.first else block.held_us, block.held_us)
-
-    def unanswered(self) -> int:
-        return sum(share.unanswered for share in self.shares)
-
-    def all_done(self) -> bool:
-        return all(share.all_done for share in self.shares)
-
-    def all_staged(self) -> bool:
-        return all(share.staged is not None for share in self.shares)
-
-    def counts(self) -> Totals:
-        return sum((share.counts for share in self.shares), Totals())
-
-    def blocks(self) -> Iterator[tuple[Block, BlockDone]]:
-        """Every block with what became of it, in order."""
-        for seq in range(self.first, self.last + 1):
-            share = self.share_of[seq]
-            yield share.blocks[seq], share.done[seq]
-
-
 @dataclass(frozen=True, slots=True)
 class Order:
     """Send this message to this decoder."""
@@ -140,16 +49,6 @@ class Commit:
     """Every share is staged and it is this batch's turn. Report ``committed`` when it is."""
 
     batch: Batch
-
-
-@dataclass(frozen=True, slots=True)
-class LostShare:
-    """What a dead decoder had in hand: these blocks run again, what this attempt staged is of no use."""
-
-    batch: int
-    share: int
-    attempt: int
-    blocks: tuple[int, ...]
 
 
 class Batching:
@@ -219,19 +118,31 @@ class Batching:
             for share in batch.shares
             if share.owner == decoder and share.staged is None
         ]
-        found = tuple(
-            LostShare(batch.first, share.number, share.attempt, tuple(share.blocks)) for batch, share in lost
-        )
-        for _, share in lost:
-            share.start_again()
-        return found
+        return tuple(batch.start_again(share) for batch, share in lost)
+
+    def void(self) -> tuple[LostShare, ...]:
+        """All that is not being committed starts again, and its claims are asked anew.
+
+        The decoders are forgotten: whatever they still say is of no use.
+        """
+        self._decoders.clear()
+        voided = [batch for batch in self._batches if not batch.committing]
+        for batch in voided:
+            batch.answered.clear()
+        return tuple(batch.start_again(share) for batch in voided for share in batch.shares)
+
+    def committing(self) -> set[int]:
+        """First blocks of the batches whose commit has begun."""
+        return {batch.first for batch in self._batches if batch.committing}
 
     def no_space(self, message: NoSpace) -> None:
         self._share(message.batch, message.share, message.attempt).start_again()
         self.held = True
 
     def answered(self, seq: int) -> None:
-        share = self.batch_of(seq).share_of[seq]
+        batch = self.batch_of(seq)
+        batch.answered.add(seq)
+        share = batch.share_of[seq]
         if seq in share.asking:
             share.asking.discard(seq)
             share.answered.add(seq)
@@ -246,6 +157,7 @@ class Batching:
                 f" + {message.resends} resends + {message.rejects} rejects"
             )
         share.finished(message)
+        batch.answered.add(message.seq)
         batch.hours.update(message.hours)
 
     def staged(self, message: Staged) -> None:
@@ -293,7 +205,7 @@ class Batching:
 
     def _hand_out_again(self) -> Iterator[Order]:
         """Shares that lost their decoder come first, each with one new owner."""
-        for batch in self._batches:
+        for batch in self._may_run():
             for share in batch.shares:
                 if share.waiting and share.owner is None:
                     share.owner = self._least_busy()
@@ -306,12 +218,21 @@ class Batching:
         if not self._waiting:
             return None
         if (batch := self._open()) is not None:
-            return batch
+            return batch if self._may_run()[-1] is batch else None
         if len(self._batches) >= MAX_CLOSED_BATCHES or any(batch.unanswered() for batch in self._batches):
             return None
         batch = Batch(first=self._waiting[0].seq, opened_at_s=now_s)
         self._batches.append(batch)
         return batch
+
+    def _may_run(self) -> list[Batch]:
+        """Up to the first one that has blocks without an answer."""
+        found: list[Batch] = []
+        for batch in self._batches:
+            found.append(batch)
+            if batch.unanswered():
+                break
+        return found
 
     def _share_for(self, batch: Batch, decoder: int) -> Share:
         for share in batch.shares:
@@ -361,7 +282,8 @@ class Batching:
         if batch is None:
             return
         old = now_s - batch.opened_at_s >= self._limits.max_age_s
-        if old or batch.bytes >= self._limits.max_bytes or len(batch.hours) > MAX_HOURS:
+        hole = bool(self._waiting) and self._waiting[0].seq != batch.last + 1 and batch.last > 0
+        if old or hole or batch.bytes >= self._limits.max_bytes or len(batch.hours) > MAX_HOURS:
             batch.closed = True
 
     # ------------------------------------------------------------ looking things up

@@ -207,6 +207,10 @@ class Decode(msgspec.Struct, frozen=True, tag=True):
     """From 1."""
     attempt: int
     """Of the share, from 1: staged names never collide with those of a dead decoder."""
+    careful: bool = False
+    """Line by line, the progress cell saying which: a decoder died while it decoded this block."""
+    poison: dict[int, str] = {}
+    """Lines that are rejects without being looked at, each with what the decoder came to."""
 
 
 class Keep(msgspec.Struct, frozen=True, tag=True):
@@ -255,6 +259,14 @@ class Claims(msgspec.Struct, frozen=True, tag=True):
     """Shape: uint64 little-endian, n."""
     lines: bytes
     """Shape: int32 little-endian, n: each hit's line in its block, ascending."""
+
+
+class Poisoned(msgspec.Struct, frozen=True, tag=True):
+    """Decoding failed on these lines of a block: they are rejects. Sent before the block's ``Claims``."""
+
+    seq: int
+    lines: dict[int, str]
+    """Each with what happened."""
 
 
 class BlockDone(msgspec.Struct, frozen=True, tag=True):
@@ -374,4 +386,4 @@ class ConnectionRow(msgspec.Struct, frozen=True, kw_only=True):
 ToReader = Connect | ReadFile | Disconnect | SegmentGranted
 FromReader = Ready | SegmentWanted | SegmentFailed | Opened | Accepted | Progress | Closed | Failed
 ToDecoder = Decode | Keep | Stage | StageConnections
-FromDecoder = Ready | Claims | BlockDone | Staged | NoSpace | Failed
+FromDecoder = Ready | Poisoned | Claims | BlockDone | Staged | NoSpace | Failed

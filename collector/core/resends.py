@@ -6,7 +6,7 @@ is kept, the first to ask, and asking again for the same block and line gives th
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Final, Protocol, TypeAlias
 
 import numpy as np
@@ -89,6 +89,10 @@ class Claims:
         match &= self._lows[bucket] == low[:, None]
         slot = match.argmax(axis=1)
         return np.where(match.any(axis=1), self._owners[bucket, slot], np.uint64(0))
+
+    def owned_by(self, owner: U64) -> bool:
+        """Looks at all of them."""
+        return bool((self._owners == owner).any())
 
     def add(self, key: U64, low: U64, owner: U64) -> Mask:
         """Claim ids that nobody owns yet. Marks repeats of an id in this call: the first one keeps it."""
@@ -190,12 +194,17 @@ class ResendIndex:
             kept |= owners == owner
         return resend, kept
 
+    def holds(self, seq: int, line: int) -> bool:
+        """Whether this line of an uncommitted block owns an id: to all others it is a resend."""
+        owner = owner_of(seq, np.array([line], np.int32))
+        return any(claims.owned_by(owner) for claims in self._claims.values())
+
     def drop_batch(self, batch: int) -> None:
         """It is committed: its ids are in the runs now."""
         claims = self._claims.pop(batch, None)
         if claims is not None:
             self._last_count = len(claims)
 
-    def void(self) -> None:
-        """Every uncommitted block runs again from nothing."""
-        self._claims.clear()
+    def void(self, committing: Container[int] = ()) -> None:
+        """Every uncommitted block runs again from nothing, but for those of these batches."""
+        self._claims = {batch: claims for batch, claims in self._claims.items() if batch in committing}

@@ -7,7 +7,7 @@ one reject, in line order, and the same block gives the same rows wherever and w
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import msgspec
@@ -81,6 +81,8 @@ class _Work:
     """Numbers of the records that were repaired the long way."""
     rejects: list[Reject] = field(default_factory=list)
     refused: bool = False
+    first_line: int = 0
+    """Of the first record sent, in its block."""
 
     def patch(self, positions: Iterable[int], degree: Degree) -> list[int]:
         """Gives the positions that it could do nothing about."""
@@ -118,26 +120,34 @@ class _Work:
         return not self.patched and not self.repaired and not self.rejects
 
     @property
+    def block_lines(self) -> npt.NDArray[np.int32]:
+        """Of the records that are left, in their block."""
+        return np.array(self.numbers, dtype=np.int32) + np.int32(self.first_line)
+
+    @property
     def text(self) -> bytes:
         return b"\n".join([*self.lines, b""])
 
 
-def decode_block(payload: Line, block: Block, *, instance: str, degree: Degree = Degree.USUAL) -> Decoded:
+def decode_block(
+    payload: Line, block: Block, *, instance: str, degree: Degree = Degree.USUAL, first_line: int = 0
+) -> Decoded:
     """All records of a block. The payload is not held afterwards.
 
     ``degree`` changes the cost, never the result: ``THOROUGH`` where ``Decoded.refused`` is to be expected.
+    ``first_line`` is the number of the first record, where these are some out of a larger block.
 
     *Raises* ProtocolError when the payload is not what its header says.
     """
     if block.flags & BlockFlag.OVERSIZED:
         return _decoded(block, _Work([], [], [], rejects=[_oversized(payload)]), [])
-    ends = _line_ends(payload, block)
+    ends = line_ends(payload, block)
     sent = _split(payload, ends)
-    work = _Work(sent, list(range(len(sent))), list(sent))
+    work = _Work(sent, list(range(len(sent))), list(sent), first_line=first_line)
     odd = work.patch(misfits(sent, degree), degree)
     work.rewrite(sorted({*odd, *trapped_lines(payload, ends)}), repair)
     batches = _columnarise(payload, work)
-    return _decoded(block, work, _finished(batches, work.numbers, block, instance))
+    return _decoded(block, work, _finished(batches, work.block_lines, block, instance))
 
 
 def _oversized(payload: Line) -> Reject:
@@ -149,7 +159,8 @@ def _oversized(payload: Line) -> Reject:
     return Reject(0, reason, record.head)
 
 
-def _line_ends(payload: Line, block: Block) -> Int64s:
+def line_ends(payload: Line, block: Block) -> Int64s:
+    """Where each record's LF is. *Raises* ProtocolError when the block's header says something else."""
     ends = np.flatnonzero(np.frombuffer(payload, dtype=np.uint8) == _LF)
     if len(ends) != block.records or (ends[-1] + 1 if len(ends) else 0) != len(payload):
         raise ProtocolError(
@@ -210,9 +221,8 @@ def _last_resort(work: _Work) -> list[pa.RecordBatch]:
 
 
 def _finished(
-    batches: Iterable[pa.RecordBatch], numbers: list[int], block: Block, instance: str
+    batches: Iterable[pa.RecordBatch], lines: npt.NDArray[np.int32], block: Block, instance: str
 ) -> list[Columns]:
-    lines = np.array(numbers, dtype=np.int32)
     finished = []
     first = 0
     for batch in batches:
@@ -231,9 +241,12 @@ def _decoded(block: Block, work: _Work, columns: list[Columns]) -> Decoded:
         high=joined((part.high for part in columns), np.uint64),
         low=joined((part.low for part in columns), np.uint64),
         has_id=joined((part.has_id for part in columns), np.bool_),
-        lines=np.array(work.numbers, dtype=np.int32),
+        lines=work.block_lines,
         hours=joined((part.hours for part in columns), np.int64),
-        rejects=sorted(work.rejects, key=lambda reject: reject.line),
+        rejects=sorted(
+            (replace(reject, line=reject.line + work.first_line) for reject in work.rejects),
+            key=lambda reject: reject.line,
+        ),
         repaired=len(work.patched | work.repaired),
         refused=work.refused,
         records=block.records,

@@ -3,12 +3,13 @@
 Run by the coordinator as ``python -m collector.decoder.process``. It does one thing at a time, in
 the order of its messages, and never waits for another decoder: while the claims of one block are
 answered it decodes the next. It knows nothing that is not in the journal, so it can die at any
-instruction and its shares run again elsewhere.
+instruction and its shares run again elsewhere; its progress cell says what it was doing.
 """
 
 from __future__ import annotations
 
 import argparse
+import mmap
 import sys
 import time
 from dataclasses import dataclass
@@ -20,25 +21,30 @@ import numpy as np
 import pyarrow as pa
 
 from collector.core.messages import (
+    Block,
     Claims,
     Decode,
     Failed,
     FromDecoder,
     Keep,
     NoSpace,
+    Poisoned,
     Ready,
     Stage,
     StageConnections,
     Staged,
     ToDecoder,
 )
+from collector.core.supervision import Phase
+from collector.decoder.careful import decode_carefully, failure
 from collector.decoder.decode import Decoded, decode_block
+from collector.decoder.disk import WatchedDisk
 from collector.decoder.parquet import PartIdentity, Share, stage_connections
 from collector.decoder.strict import Degree
 from collector.errors import CollectorError, NoSpaceError
+from collector.ipc.cell import ProgressCell
 from collector.ipc.channel import Channel
 from collector.ipc.child import become_child
-from collector.storage.fs import DISK
 from collector.storage.journal import JournalReader
 
 THOROUGH_BLOCKS: Final = 16
@@ -61,9 +67,16 @@ class DecoderProcess:
     """One message after another; the state is what is between a block and its staged share."""
 
     def __init__(
-        self, channel: Channel[ToDecoder], journal: Path, staging: Path, identity: PartIdentity
+        self,
+        channel: Channel[ToDecoder],
+        cell: ProgressCell,
+        journal: Path,
+        staging: Path,
+        identity: PartIdentity,
     ) -> None:
         self._channel = channel
+        self._cell = cell
+        self._disk = WatchedDisk(cell)
         self._journal = JournalReader(journal)
         self._staging = staging
         self._identity = identity
@@ -75,7 +88,8 @@ class DecoderProcess:
 
     def run(self) -> None:
         """Blocks until the coordinator is gone."""
-        while (message := self._channel.receive()) is not None:
+        self._cell.enter(Phase.WAITING)
+        while (message := self._channel.receive(self._cell.beat)) is not None:
             match message:
                 case Decode():
                     self._decode(message)
@@ -85,14 +99,16 @@ class DecoderProcess:
                     self._stage(message)
                 case StageConnections():
                     self._stage_connections(message)
+            self._cell.enter(Phase.WAITING)
 
     def _decode(self, order: Decode) -> None:
         if _key(order) in self._given_up:
             return
         began = time.thread_time_ns()
         self._forget_old_segments(order.block.segment)
-        payload = self._journal.payload(order.block)
-        decoded = decode_block(payload, order.block, instance=self._identity.instance, degree=self._degree())
+        payload = self._payload(order.block)
+        self._cell.enter(Phase.DECODING, order.block.seq)
+        decoded = self._decoded(payload, order)
         self._thorough_blocks = THOROUGH_BLOCKS if decoded.refused else max(0, self._thorough_blocks - 1)
         payload.release()
         self._asked[order.block.seq] = Asked(order, decoded, (time.thread_time_ns() - began) // 1000)
@@ -105,6 +121,34 @@ class DecoderProcess:
             high, low, lines = high[claimed], low[claimed], lines[claimed]
         self._send(Claims(order.block.seq, high.tobytes(), low.tobytes(), lines.tobytes()))
 
+    def _payload(self, block: Block) -> memoryview:
+        """Read from the disk, if it must be, before decoding begins: no record is blamed for a disk."""
+        with self._cell.waits_for_disk():
+            payload = self._journal.payload(block)
+            np.frombuffer(payload, dtype=np.uint8)[:: mmap.PAGESIZE].max(initial=0)
+        return payload
+
+    def _decoded(self, payload: memoryview, order: Decode) -> Decoded:
+        instance = self._identity.instance
+        if not order.careful:
+            try:
+                return decode_block(payload, order.block, instance=instance, degree=self._degree())
+            except CollectorError:
+                raise
+            except Exception as error:  # noqa: BLE001 - which of its lines it is will be seen
+                failure(error)
+        seq = order.block.seq
+        decoded, failed = decode_carefully(
+            payload,
+            order.block,
+            instance=instance,
+            poison=order.poison,
+            begins=lambda line: self._cell.enter(Phase.DECODING, seq, line),
+        )
+        if failed:
+            self._send(Poisoned(seq, failed))
+        return decoded
+
     def _degree(self) -> Degree:
         """What one block had, the next ones have as well: looking first is cheaper than being refused."""
         return Degree.THOROUGH if self._thorough_blocks else Degree.USUAL
@@ -114,6 +158,7 @@ class DecoderProcess:
         if asked is None:  # its share was given up while the answer was under way
             return
         order = asked.order
+        self._cell.enter(Phase.WRITING, seq)
         began = time.thread_time_ns()
         try:
             done = self._share(order).add(asked.decoded, drop, seq=seq)
@@ -128,7 +173,7 @@ class DecoderProcess:
         if key not in self._shares:
             batch, number, attempt = key
             self._shares[key] = Share(
-                DISK, self._staging, self._identity, batch=batch, share=number, attempt=attempt
+                self._disk, self._staging, self._identity, batch=batch, share=number, attempt=attempt
             )
         return self._shares[key]
 
@@ -137,6 +182,7 @@ class DecoderProcess:
         if key in self._given_up:
             return
         share = self._shares[key]
+        self._cell.enter(Phase.WRITING)
         try:
             files = share.stage(order)
         except NoSpaceError as error:
@@ -156,8 +202,9 @@ class DecoderProcess:
         )
 
     def _stage_connections(self, order: StageConnections) -> None:
+        self._cell.enter(Phase.WRITING)
         try:
-            files = stage_connections(DISK, self._staging, self._identity, order)
+            files = stage_connections(self._disk, self._staging, self._identity, order)
         except NoSpaceError as error:
             self._send(NoSpace(order.first, 0, 0, str(error)))
             return
@@ -179,6 +226,8 @@ class DecoderProcess:
             self._segment = segment
 
     def _send(self, message: FromDecoder) -> None:
+        """*Blocks* while the coordinator does not read."""
+        self._cell.enter(Phase.WAITING)
         self._channel.send(message)
 
 
@@ -191,6 +240,7 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     for name, kind in (
         ("channel", int),
         ("parent", int),
+        ("cell", int),
         ("journal", Path),
         ("staging", Path),
         ("stream", str),
@@ -209,7 +259,8 @@ def main(argv: list[str]) -> int:
     pa.set_io_thread_count(1)
     channel: Channel[ToDecoder] = Channel.from_fd(arguments.channel, ToDecoder)
     identity = PartIdentity(arguments.instance, arguments.stream, arguments.durability, arguments.mode)
-    process = DecoderProcess(channel, arguments.journal, arguments.staging, identity)
+    cell = ProgressCell.from_fd(arguments.cell)
+    process = DecoderProcess(channel, cell, arguments.journal, arguments.staging, identity)
     try:
         channel.send(Ready(arguments.parent))
         process.run()

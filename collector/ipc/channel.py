@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import select
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
@@ -54,6 +55,8 @@ class Channel(Generic[T]):
     def __init__(self, sock: socket.socket, incoming: Any) -> None:
         sock.setblocking(True)
         self._sock = sock
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN)
         self._decoder: msgspec.msgpack.Decoder[T] = msgspec.msgpack.Decoder(incoming)
         self._buffer = bytearray()
 
@@ -68,9 +71,14 @@ class Channel(Generic[T]):
         """Blocks while the parent does not read. *Raises* ``BrokenPipeError`` once it is gone."""
         self._sock.sendall(_frame(message))
 
-    def receive(self) -> T | None:
-        """The next message; ``None`` once the parent is gone. Blocks until either is known."""
+    def receive(self, idle: Callable[[], object] | None = None, idle_s: float = 1.0) -> T | None:
+        """The next message; ``None`` once the parent is gone. *Blocks* until either is known.
+
+        ``idle`` is called whenever nothing has come for ``idle_s``.
+        """
         while (message := self._pop()) is None:
+            while idle is not None and not self._poll.poll(idle_s * 1000):
+                idle()
             if not self._fill():
                 return None
         return message

@@ -23,7 +23,7 @@ from collector.core.messages import (
     Totals,
 )
 from collector.core.resends import ResendIndex
-from collector.core.supervision import RESTART_LIMIT
+from collector.core.supervision import RESTART_LIMIT, Death
 from collector.errors import ChildFailedError
 
 CONNECTIONS = StageConnections(
@@ -48,6 +48,7 @@ class Decoder:
     says: asyncio.Queue = field(default_factory=asyncio.Queue)
     told: list = field(default_factory=list)
     reaped: asyncio.Event = field(default_factory=asyncio.Event)
+    death: Death = Death("signal SIGKILL", signal="SIGKILL")
 
     async def receive(self):
         return await self.says.get()
@@ -55,9 +56,9 @@ class Decoder:
     def send(self, message) -> None:
         self.told.append(message)
 
-    async def reap(self, *, grace_s: float = 0.0) -> str:
+    async def reap(self, *, grace_s: float = 0.0) -> Death:
         await self.reaped.wait()
-        return "signal SIGKILL"
+        return self.death
 
     def die(self) -> None:
         self.says.put_nowait(None)
