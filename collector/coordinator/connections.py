@@ -14,8 +14,8 @@ from collector.coordinator.clock import now_us
 from collector.coordinator.committer import Committer
 from collector.coordinator.pipeline import Pipeline
 from collector.core.connection import suspected_gap
-from collector.core.entries import ConnectionsCommitted, ConnectionsIntent, GapSeen
-from collector.core.ledger import HOUR_US, START_OF_CONNECTION_US, Connection, hour_of
+from collector.core.entries import Connection, ConnectionsCommitted, ConnectionsIntent, GapSeen
+from collector.core.ledger import HOUR_US, START_OF_CONNECTION_US, LogState, hour_of
 from collector.core.messages import Closed, ConnectionRow, StageConnections, Staged, Totals
 from collector.telemetry import log
 
@@ -58,7 +58,7 @@ class ConnectionBook:
         ledger = self._committer.ledger
         for connection in ledger.connections.values():
             opened = connection.opened
-            if opened is None or opened.after == 0 or opened.after in ledger.gap_after:
+            if opened is None or _is_judged(ledger, opened.after):
                 continue
             before = ledger.connections[opened.after].closed
             judged_us = opened.opened_us + START_OF_CONNECTION_US
@@ -73,7 +73,9 @@ class ConnectionBook:
         due = [
             (at, hour)
             for at, hour in ledger.unwritten_rows(now_us)
-            if hour + HOUR_US <= before_us and self._is_final(at, hour + HOUR_US, now_us)
+            if hour + HOUR_US <= before_us
+            and self._is_final(at, hour + HOUR_US, now_us)
+            and (not _is_first(at, hour) or at.opened is None or _is_judged(ledger, at.opened.after))
         ]
         rows = [_connection_row(at, hour, ledger.gap_after) for at, hour in due]
         gaps = {n: gap for n, gap in ledger.gaps.items() if hour_of(gap.ended_us) + HOUR_US <= before_us}
@@ -104,6 +106,15 @@ class ConnectionBook:
         if connection.closed is not None:
             return oldest is None or oldest.connection > connection.number
         return until_us <= now_us and (oldest is None or oldest.collected_at_us >= until_us)
+
+
+def _is_judged(ledger: LogState, connection: int) -> bool:
+    """Whether the gap after it is known; there is none before the first connection."""
+    return connection <= ledger.forgotten_connection or connection in ledger.gap_after
+
+
+def _is_first(connection: Connection, hour: int) -> bool:
+    return connection.opened is not None and connection.opened.opened_us >= hour
 
 
 def _gap(connection: Connection, before: Closed) -> GapSeen:
@@ -144,7 +155,7 @@ def _connection_row(connection: Connection, hour: int, gap_after: dict[int, GapS
     opened, closed = connection.opened, connection.closed
     assert opened is not None  # noqa: S101 - only opened ones have hours
     counts = connection.hours.get(hour, NO_ROWS)
-    is_first = opened.opened_us >= hour
+    is_first = _is_first(connection, hour)
     is_last = closed is not None and closed.closed_at_us < hour + HOUR_US
     gap = gap_after.get(opened.after) if is_first else None
     return ConnectionRow(

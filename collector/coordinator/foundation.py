@@ -60,12 +60,10 @@ class Foundation:
     orphaned: bool
     fingerprint: str
 
-    def accepted_records(self) -> dict[int, int]:
-        """By connection, for life: what is committed and what was found in the journal."""
-        counts = {number: at.committed.records for number, at in self.ledger.connections.items()}
-        for block in self.journal_found.blocks:
-            counts[block.connection] = counts.get(block.connection, 0) + block.records
-        return counts
+    @property
+    def accepted_records(self) -> int:
+        """For life: what is committed and what was found in the journal."""
+        return self.ledger.totals.records + sum(block.records for block in self.journal_found.blocks)
 
 
 @contextmanager

@@ -69,7 +69,7 @@ class Intake:
         reserve_bytes: int,
         next_seq: int,
         held_us: int,
-        accepted_records: dict[int, int],
+        accepted_total: int,
         start_reader: StartReader,
         accepted: Callable[[tuple[Block, ...]], None],
         short_of_room: Callable[[], None],
@@ -91,9 +91,8 @@ class Intake:
         """A reader waits for orders."""
         self.held_us = held_us
         """Of held connection, as far as it is known."""
-        self.accepted_records = accepted_records
-        """By connection, for life."""
-        self.accepted_total = sum(accepted_records.values())
+        self.accepted_total = accepted_total
+        """Records, for life."""
         self.segments = segments
         self.transport: Transport
         self.connection = 0
@@ -181,8 +180,6 @@ class Intake:
     def _take(self, blocks: tuple[Block, ...]) -> None:
         for block in blocks:
             self.segments.accepted(block)
-            before = self.accepted_records.get(block.connection, 0)
-            self.accepted_records[block.connection] = before + block.records
             self.accepted_total += block.records
         self._hold(blocks[-1].held_us)
         self._last_seq = blocks[-1].seq
