@@ -237,9 +237,12 @@ def _demo(
 def _decode(
     *,
     files: Annotated[
-        list[Path],
+        list[Path] | None,
         typer.Argument(metavar="FILE...", exists=True, dir_okay=False, help="Hits, .jsonl or .jsonl.gz."),
-    ],
+    ] = None,
+    rejects: Annotated[
+        bool, typer.Option("--rejects", help="Run the stream's rejects again instead of files.")
+    ] = False,
     config: _Config = None,
     stream: _Stream = None,
     output: _Output = None,
@@ -250,14 +253,23 @@ def _decode(
 ) -> None:
     """Turn saved files into Parquet, each once.
 
-    NAME is "files" by default, and the state folder OUTPUT/.state/NAME.files.
+    NAME is "files" by default, and the state folder OUTPUT/.state/NAME.files. Nothing is compared with the
+    hits that `run` took.
+
+    With --rejects: the records that were no hits are run again, after an upgrade that knows more of them.
+    NAME is then the stream whose rejects they are, and the state folder OUTPUT/.state/NAME.rejects. Each
+    rejects part is run once, whoever wrote it; what is still no hit goes to new rejects parts, which only
+    another version runs again. Records over journal.max_record_bytes are left out: only their first MiB was
+    kept. The old rejects parts stay as they are; collector_instance tells old and new apart. Hits are filed
+    by receivedTimeGMT, however old. Interrupted, it goes on where it stood when it is called again.
     """
     from collector import telemetry  # noqa: PLC0415
-    from collector.commands.decode import run  # noqa: PLC0415
     from collector.settings import Purpose, load_settings  # noqa: PLC0415
 
+    if bool(files) is rejects:
+        raise ConfigurationError("decode takes either FILE... or --rejects: give one of them, and not both")
     settings = load_settings(
-        Purpose.DECODE,
+        Purpose.REJECTS if rejects else Purpose.DECODE,
         config=config,
         environ=os.environ,
         options={
@@ -270,7 +282,13 @@ def _decode(
         assignments=assignments or (),
     )
     telemetry.configure(form=settings.log.format, level=settings.log.level)
-    raise typer.Exit(run(settings, files))
+    if files:
+        from collector.commands.decode import run  # noqa: PLC0415
+
+        raise typer.Exit(run(settings, files))
+    from collector.commands.rejects import run as run_rejects  # noqa: PLC0415
+
+    raise typer.Exit(run_rejects(settings))
 
 
 @app.command("reset")

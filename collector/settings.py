@@ -48,6 +48,8 @@ class Purpose(enum.Enum):
 
     RUN = "run"
     DECODE = "decode"
+    REJECTS = "rejects"
+    """To run the rejects of a stream again."""
     STATE = "state"
     """To look into or change the state folder of a collector that has run before."""
 
@@ -55,13 +57,17 @@ class Purpose(enum.Enum):
 _REQUIRED: Final[Mapping[Purpose, tuple[str, ...]]] = {
     Purpose.RUN: ("stream.url", "output.folder"),
     Purpose.DECODE: ("output.folder",),
+    Purpose.REJECTS: ("output.folder",),
     Purpose.STATE: ("output.folder",),
 }
 _OWN_DEFAULTS: Final[Mapping[Purpose, Mapping[str, Any]]] = {
     Purpose.RUN: {},
     Purpose.DECODE: {"stream.name": "files", "journal.durability": "memory"},
+    Purpose.REJECTS: {"journal.durability": "memory"},
     Purpose.STATE: {},
 }
+_STATE_SUFFIX: Final[Mapping[Purpose, str]] = {Purpose.DECODE: ".files", Purpose.REJECTS: ".rejects"}
+"""Of the default state folder's name. What reads saved files has no business with the stream's address."""
 
 
 class _Given(NamedTuple):
@@ -217,13 +223,13 @@ def _complete(gathered: _Gathered, purpose: Purpose) -> None:
         values["stream.name"] = name
         if fault and not explicit_state:
             gathered.add_fault("stream.name", "", fault)
-    if values["stream.url"] is None:
+    if values["stream.url"] is None or purpose in _STATE_SUFFIX:
         values["stream.url"] = ""
     if values["stream.allowed_hosts"] is None and "stream.url" not in bad:
         values["stream.allowed_hosts"] = default_hosts(values["stream.url"])
     known = values["stream.name"] is not None and not bad & {"stream.name", "output.folder"}
     if values["state.folder"] is None and known:
-        folder = values["stream.name"] + (".files" if purpose is Purpose.DECODE else "")
+        folder = values["stream.name"] + _STATE_SUFFIX.get(purpose, "")
         values["state.folder"] = values["output.folder"] / ".state" / folder
 
 

@@ -8,33 +8,42 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from collector.commands.run import on_loop
-from collector.coordinator.foundation import lay_foundation
+from collector.coordinator.files import Unpack
+from collector.coordinator.foundation import Foundation, lay_foundation
 from collector.coordinator.process import Companion, Coordinator
 from collector.credentials import scrubbed_environment
+from collector.errors import ExitCode
 from collector.settings import Settings
 
 
 def run(settings: Settings, files: Sequence[Path]) -> int:
     """Until every record of every file is committed. *Raises* ``CollectorError``."""
-    paths = [path.resolve() for path in files]
+    with lay_foundation(settings) as foundation:
+        before = foundation.ledger.totals
+        try:
+            return decode(settings, foundation, [path.resolve() for path in files])
+        finally:  # what is committed is, whatever ended it
+            totals = foundation.ledger.totals
+            print(
+                f"{totals.rows - before.rows:,} hits, {totals.resends - before.resends:,} resends,"
+                f" {totals.rejects - before.rejects:,} rejects added to {settings.output.folder}"
+            )
+
+
+def decode(
+    settings: Settings, foundation: Foundation, paths: Sequence[Path], unpack: Unpack | None = None
+) -> ExitCode:
+    """Each of the files once, with a progress bar on a terminal. *Raises* ``CollectorError``."""
     companions: list[Companion] = []
     if sys.stderr.isatty():
         from collector.commands.view import file_progress  # noqa: PLC0415 - rich takes 0.1 s
 
         companions.append(file_progress)
-    with lay_foundation(settings) as foundation:
-        before = foundation.ledger.totals
 
-        async def decode() -> int:
-            coordinator = Coordinator(
-                settings, foundation, environment=scrubbed_environment(os.environ), ca_file=""
-            )
-            return await coordinator.run_files(paths, companions=companions)
-
-        code = on_loop(decode())
-        totals = foundation.ledger.totals
-        print(
-            f"{totals.rows - before.rows:,} hits, {totals.resends - before.resends:,} resends,"
-            f" {totals.rejects - before.rejects:,} rejects added to {settings.output.folder}"
+    async def run_files() -> ExitCode:
+        coordinator = Coordinator(
+            settings, foundation, environment=scrubbed_environment(os.environ), ca_file=""
         )
-        return code
+        return await coordinator.run_files(paths, unpack=unpack, companions=companions)
+
+    return on_loop(run_files())

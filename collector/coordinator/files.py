@@ -7,16 +7,24 @@ goes on after its last accepted record, since the reader cuts a file into the sa
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from collector.coordinator.committer import Committer, StorageThread
+from collector.coordinator.committer import STORAGE_RETRY_S, Committer, StorageThread
 from collector.coordinator.intake import Intake
 from collector.core.entries import FileOpened, FileRead
 from collector.core.messages import Closed, Opened, Outcome, Progress, ReadFile
+from collector.errors import DamagedError, NoSpaceError
 from collector.storage.fs import Disk
 from collector.telemetry import log
+
+Unpack = Callable[[Path], Path]
+"""Writes a file's records as lines to another file, which is removed once it is read.
+
+It may be called again for the same file and must write the same lines each time. *Raises* DamagedError.
+"""
 
 
 @dataclass(slots=True)
@@ -30,16 +38,24 @@ class FilesProgress:
 
 
 class Files:
-    """A ``Transport`` of the intake: one file after the other."""
+    """A ``Transport`` of the intake: one file after the other.
 
-    def __init__(self, *, disk: Disk, intake: Intake, committer: Committer) -> None:
+    ``unpack`` is for files that hold records in another form; they are known by their own SHA-256, too.
+    """
+
+    def __init__(
+        self, *, disk: Disk, intake: Intake, committer: Committer, unpack: Unpack | None = None
+    ) -> None:
         self._disk = disk
         self._intake = intake
         self._committer = committer
+        self._unpack = unpack
         self._stopping = False
         self._over: asyncio.Future[Closed] | None = None
-        self._hash_thread = StorageThread("hash")
+        self._thread = StorageThread("files")
         self._done_bytes = 0
+        self._scale = 1.0
+        """Bytes of a file for each byte that the reader reads of it."""
         self.progress = FilesProgress()
 
     async def run(self, paths: Sequence[Path]) -> list[str]:
@@ -47,30 +63,33 @@ class Files:
         sizes = {path: path.stat().st_size for path in paths}
         self.progress.bytes_total = sum(sizes[path] for path in paths)
         faults = []
-        for path in paths:
-            if self._stopping:
-                break
-            self.progress.path = path
-            if (fault := await self._read(path, sizes[path])) is not None:
-                faults.append(fault)
-            self._done_bytes += sizes[path]
-            self.progress.bytes_read = self._done_bytes
-        self._hash_thread.close()
+        try:
+            for path in paths:
+                if self._stopping:
+                    break
+                self.progress.path = path
+                if (fault := await self._read(path, sizes[path])) is not None:
+                    faults.append(fault)
+                self._done_bytes += sizes[path]
+                self.progress.bytes_read = self._done_bytes
+        finally:
+            self._thread.close()
         return faults
 
     async def _read(self, path: Path, size: int) -> str | None:
-        sha256 = await self._hash_thread.run(lambda: self._disk.sha256(path))
-        while True:
-            skip = self._accepted(sha256)
-            known = self._committer.ledger.files.get(sha256)
-            if known is not None and known.records is not None and skip >= known.records:
-                log("file.skipped", path=path, records=known.records)
+        try:
+            sha256 = await self._thread.run(lambda: self._disk.sha256(path))
+            if self._is_known(sha256):
+                log("file.skipped", path=path, records=self._accepted(sha256))
                 return None
-            closed = await self._read_once(path, sha256, size, skip)
-            if self._stopping:
-                return None
-            if closed.outcome is not Outcome.READER_DIED:
-                break
+            async with self._unpacked(path) as readable:
+                closed = await self._read_through(path, readable, sha256, size)
+        except DamagedError as error:
+            return str(error)
+        except FileNotFoundError:
+            return f"{path}: it was there and is gone"
+        if closed is None:
+            return None
         records = self._accepted(sha256)
         if closed.outcome is not Outcome.ENDED:
             return f"{path}: {closed.detail}; the {records} records before that were taken, the rest was not"
@@ -78,13 +97,46 @@ class Files:
         log("file.read", connection=closed.connection, path=path, records=records)
         return None
 
-    async def _read_once(self, path: Path, sha256: bytes, size: int, skip: int) -> Closed:
+    def _is_known(self, sha256: bytes) -> bool:
+        known = self._committer.ledger.files.get(sha256)
+        return known is not None and known.records is not None and self._accepted(sha256) >= known.records
+
+    @asynccontextmanager
+    async def _unpacked(self, path: Path) -> AsyncIterator[Path]:
+        """What the reader is to read for it."""
+        unpack = self._unpack
+        if unpack is None:
+            yield path
+            return
+        while True:
+            try:
+                readable = await self._thread.run(lambda: unpack(path))
+                break
+            except NoSpaceError as error:
+                log("storage.full", what="records", reason=str(error), retry_s=STORAGE_RETRY_S)
+                await asyncio.sleep(STORAGE_RETRY_S)
+        self._scale = self._disk.size(path) / max(1, self._disk.size(readable))
+        try:
+            yield readable
+        finally:
+            self._disk.unlink(readable)
+
+    async def _read_through(self, path: Path, readable: Path, sha256: bytes, size: int) -> Closed | None:
+        """``None``: it was stopped, or a reader died behind the last record."""
+        while not self._stopping and not self._is_known(sha256):
+            closed = await self._read_once(path, readable, sha256, size)
+            if closed.outcome is not Outcome.READER_DIED:
+                return None if self._stopping else closed
+        return None
+
+    async def _read_once(self, path: Path, readable: Path, sha256: bytes, size: int) -> Closed:
         await self._intake.ready.wait()
         number = self._committer.ledger.next_connection
+        skip = self._accepted(sha256)
         await self._committer.append(FileOpened(number, sha256, str(path), size))
         log("file.opened", connection=number, path=path, bytes=size, skip_records=skip)
         self._over = asyncio.get_running_loop().create_future()
-        self._intake.connect(ReadFile(number, str(path), skip, self._intake.held_us))
+        self._intake.connect(ReadFile(number, str(readable), skip, self._intake.held_us))
         return await self._over
 
     def stop(self) -> None:
@@ -109,7 +161,7 @@ class Files:
         pass
 
     def progressed(self, message: Progress) -> None:
-        self.progress.bytes_read = self._done_bytes + message.bytes_received
+        self.progress.bytes_read = self._done_bytes + round(message.bytes_received * self._scale)
 
     def closed(self, message: Closed) -> None:
         if self._over is not None and not self._over.done():

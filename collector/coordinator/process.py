@@ -14,15 +14,15 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from collector import __version__
 from collector.coordinator.clock import boottime_s
 from collector.coordinator.committer import Committer, StorageThread
 from collector.coordinator.connections import ConnectionBook
-from collector.coordinator.files import Files
+from collector.coordinator.files import Files, Unpack
 from collector.coordinator.foundation import Foundation
 from collector.coordinator.intake import Intake
 from collector.coordinator.pipeline import Pipeline
 from collector.coordinator.rejects import RejectsAlarm
+from collector.coordinator.runlog import say_started, say_stopped
 from collector.coordinator.stream import Stream
 from collector.coordinator.supervisor import Child, start_child
 from collector.coordinator.token import TokenSource
@@ -177,12 +177,14 @@ class Coordinator:
             raise RefusedError(exit_.words)
         return ExitCode.DONE
 
-    async def run_files(self, paths: Sequence[Path], *, companions: Sequence[Companion] = ()) -> ExitCode:
+    async def run_files(
+        self, paths: Sequence[Path], *, unpack: Unpack | None = None, companions: Sequence[Companion] = ()
+    ) -> ExitCode:
         """Saved files, each once, until all of them are committed.
 
         *Raises* ConfigurationError for those that are damaged, when everything else is committed.
         """
-        files = self.files = Files(disk=DISK, intake=self.intake, committer=self.committer)
+        files = self.files = Files(disk=DISK, intake=self.intake, committer=self.committer, unpack=unpack)
         self.intake.transport = files
         faults = await self._run(lambda: files.run(paths), stop=files.stop, companions=companions)
         if faults:
@@ -217,7 +219,7 @@ class Coordinator:
     ) -> T | None:
         """Start everything, read, drain, stop everything. *Raises* the first failure of any part."""
         self._watch_signals()
-        self._say_started()
+        say_started(self.settings, self.foundation)
         tasks = [
             asyncio.create_task(self.pipeline.run()),
             asyncio.create_task(self.intake.run()),
@@ -232,7 +234,7 @@ class Coordinator:
                 if task.done():
                     task.result()
             result = await main
-            self._say_stopped()
+            say_stopped(self.ledger.totals, self._stop_reason, time.monotonic() - self.started_s)
             return result
         finally:
             self.intake.stop()
@@ -373,31 +375,3 @@ class Coordinator:
         self._pids[name] = child.pid
         self.foundation.lock.record_children(self._pids.values())
         return child
-
-    def _say_stopped(self) -> None:
-        totals = self.ledger.totals
-        log(
-            "run.stopped",
-            reason=self._stop_reason or "nothing left to read",
-            records=totals.records,
-            rows=totals.rows,
-            resends=totals.resends,
-            rejects=totals.rejects,
-            duration_s=time.monotonic() - self.started_s,
-        )
-
-    def _say_started(self) -> None:
-        settings, foundation = self.settings, self.foundation
-        log(
-            "run.started",
-            version=__version__,
-            pid=os.getpid(),
-            stream=foundation.ledger.stream,
-            instance=foundation.ledger.instance,
-            url=settings.stream.url,
-            output=settings.output.folder,
-            state=foundation.state.root,
-            decoders=settings.run.decoders,
-            durability=settings.journal.durability,
-            rows=foundation.ledger.totals.rows,
-        )

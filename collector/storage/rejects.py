@@ -1,0 +1,99 @@
+"""Rejects parts as lines again, for a version of the collector that knows more than the one that wrote them.
+
+Run by ``decode --rejects``. Invariant: a part gives the same lines each time, whichever version reads
+it, since reading that was cut short goes on after a number of records; the part itself is never touched.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from collector.core.messages import FileKind
+from collector.errors import DamagedError
+from collector.storage.fs import Disk
+
+OVERSIZED: Final = "oversized:"
+"""How the reason begins of a reject whose raw bytes are not the whole record."""
+
+LINE_END: Final = b"\r\n"
+"""Exactly one CR is dropped before an LF, so that a record which itself ends in CR comes back whole."""
+
+_COLUMNS: Final = ["raw", "reason"]
+_BATCH_ROWS: Final = 1024
+
+
+def rejects_parts(disk: Disk, output: Path, stream: str) -> list[Path]:
+    """Of all instances and schema versions, the oldest day first; within a day by instance and block."""
+    root = output / FileKind.REJECTS
+    folders = [
+        root / version / f"stream={stream}" / date
+        for version in _names(disk, root, "v=")
+        for date in _names(disk, root / version / f"stream={stream}", "date=")
+    ]
+    parts = [
+        folder / name
+        for folder in folders
+        for name in _names(disk, folder, "part-")
+        if name.endswith(".parquet")
+    ]
+    return sorted(parts, key=lambda part: (part.parent.name, part.name))
+
+
+def version_of(disk: Disk, part: Path) -> str:
+    """Of the collector that wrote it. *Raises* DamagedError."""
+    with _opened(disk, part) as file:
+        metadata = file.metadata.metadata or {}
+    return bytes(metadata.get(b"collector.version", b"")).decode("utf-8", "replace")
+
+
+def write_lines(disk: Disk, part: Path, lines: Path) -> int:
+    """The part's whole records as text that ``FileSource`` reads; gives the number of those left out.
+
+    *Blocks* for a read of the part. *Raises* DamagedError, NoSpaceError, StorageError; then no file is left.
+    """
+    writer = disk.create_writer(lines)
+    try:
+        # An empty line is no record. Without it a record that begins like gzip would pass for a gzip file.
+        writer.write(LINE_END)
+        left_out = 0
+        with _opened(disk, part) as file:
+            for batch in file.iter_batches(_BATCH_ROWS, columns=_COLUMNS):
+                records: Any = zip(*(batch.column(name).to_pylist() for name in _COLUMNS), strict=True)
+                whole = [raw for raw, reason in records if not reason.startswith(OVERSIZED)]
+                writer.write(b"".join(raw + LINE_END for raw in whole))
+                left_out += batch.num_rows - len(whole)
+        writer.flush()
+    except BaseException:
+        disk.unlink(lines)
+        raise
+    finally:
+        writer.close()
+    return left_out
+
+
+def _names(disk: Disk, folder: Path, prefix: str) -> list[str]:
+    try:
+        return [name for name in disk.listdir(folder) if name.startswith(prefix)]
+    except FileNotFoundError:
+        return []
+
+
+@contextmanager
+def _opened(disk: Disk, part: Path) -> Iterator[pq.ParquetFile]:
+    fd = disk.open(part, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        with pq.ParquetFile(pa.BufferReader(pa.py_buffer(disk.map_read_only(fd)))) as file:
+            yield file
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        raise DamagedError(
+            f"{part} is no whole rejects part ({error}): put it back from a copy, or move it away"
+        ) from error
+    finally:
+        disk.close(fd)
