@@ -15,7 +15,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-import aiohttp
 import msgspec
 
 from collector.coordinator.clock import boottime_s
@@ -195,6 +194,8 @@ class OAuthToken:
         return self._lease
 
     async def _ask(self) -> _Answer:
+        import aiohttp  # noqa: PLC0415 - it takes 0.2 s, which a start with a static token shall not pay
+
         try:
             status, retry_after, body = await self._exchange()
         except aiohttp.ClientConnectorCertificateError as error:
@@ -209,6 +210,8 @@ class OAuthToken:
 
     async def _exchange(self) -> tuple[int, str, bytes]:
         """Status, ``Retry-After`` and body. Redirects are not followed: the form holds the secret."""
+        import aiohttp  # noqa: PLC0415 - as above
+
         if self._tls is None:
             self._tls = ssl.create_default_context(cafile=self.ca_file)
         form = {

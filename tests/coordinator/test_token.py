@@ -8,6 +8,8 @@ import email.utils
 import io
 import socket
 import ssl
+import subprocess
+import sys
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -450,3 +452,9 @@ def test_no_secret_is_shown() -> None:
     assert "token.renewed" in text
     assert "canary" not in text
     assert "\x1b" not in text
+
+
+def test_a_start_with_a_static_token_imports_no_http_client():
+    """It takes 0.2 s, which only those pay who ask the token endpoint."""
+    program = "import sys, collector.commands.run; sys.exit('aiohttp' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
