@@ -167,6 +167,21 @@ EVENTS: Final[Mapping[str, Event]] = {
             "lag_s": "age of its oldest block",
         },
     ),
+    "batch.voided": Event(
+        "warning",
+        "The operator had a decided batch undone: its blocks run again from the journal.",
+        {**_BATCH, **_REASON},
+    ),
+    "connections.voided": Event(
+        "warning",
+        "Decided rows of connections could not be made visible: they are made again from the log.",
+        _REASON,
+    ),
+    "parts.retired": Event(
+        "info",
+        "Somebody took committed parts away and said so: the log knows of it.",
+        {"files": "number", **_REASON},
+    ),
     "rejects.seen": Event(
         "warning",
         "Records of a batch were no hits; they are kept under rejects/ with their reasons.",

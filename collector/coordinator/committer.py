@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -19,12 +20,13 @@ from collector.core.batching import Batch
 from collector.core.entries import BlockCount, Committed, Entry, Intent, ShareStaged
 from collector.core.ledger import LogState
 from collector.core.messages import Block, FileKind, StagedFile
-from collector.errors import NoSpaceError
-from collector.storage.commitlog import CommitLog
+from collector.errors import DamagedError, NoSpaceError
+from collector.storage.commitlog import CommitLog, packed_checkpoint
 from collector.storage.fs import Disk
 from collector.storage.ids import Merge, RunSet, merge_runs
 from collector.storage.layout import StateFolder
 from collector.storage.publish import publish
+from collector.storage.retired import forget_retired, read_retired, retired_records
 from collector.telemetry import log
 
 T = TypeVar("T")
@@ -70,6 +72,8 @@ class Committer:
         self._runs = runs
         self.failed = failed
         self._soon: set[asyncio.Task[None]] = set()
+        self._rotating = False
+        self._unreadable: set[Path] = set()
         self._tidying = False
         self._merge_thread = StorageThread("merge")
         self.thread = StorageThread("commit")
@@ -86,6 +90,18 @@ class Committer:
         last = await self._when_there_is_room("the commit log", lambda: self._log.append_all(entries))
         for number, entry in enumerate(entries, last - len(entries) + 1):
             self.ledger.fold(number, entry)
+        if self._log.rotation_due and not self._rotating:
+            await self._rotate()
+
+    async def _rotate(self) -> None:
+        """When other appends are under way the log refuses, and the last of them asks again."""
+        number = self.ledger.last_entry
+        packed = packed_checkpoint(number, self.ledger.checkpoint())
+        self._rotating = True
+        try:
+            await self.thread.run(lambda: self._log.rotate(number, packed))
+        finally:
+            self._rotating = False
 
     def append_soon(self, entry: Entry) -> None:
         """In its order among all appends; a failure ends the collector."""
@@ -143,6 +159,24 @@ class Committer:
             "the output folder",
             lambda: publish(self._disk, self._state, self._output, files, mode=self._mode),
         )
+
+    async def take_over_retired(self) -> None:
+        """Parts that somebody took away: what is said of them in ``retired/`` goes into the log."""
+        for path in await self.thread.run(lambda: list(retired_records(self._disk, self._state))):
+            try:
+                entry = await self.thread.run(partial(read_retired, self._disk, path, now_us()))
+            except DamagedError as error:
+                self._say_unreadable(path, str(error))
+                continue
+            await self.append(entry)
+            await self.thread.run(partial(forget_retired, self._disk, path))
+            log("parts.retired", files=len(entry.files), reason=entry.reason)
+
+    def _say_unreadable(self, path: Path, reason: str) -> None:
+        """Once. Its parts count as missing until it is put right."""
+        if path not in self._unreadable:
+            self._unreadable.add(path)
+            log("attention.needed", reason=reason)
 
     async def forget_staged(self, prefixes: Sequence[str]) -> None:
         """What a dead decoder left in the staging folder."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from collector.coordinator.committer import STORAGE_RETRY_S, Committer, StorageThread
 from collector.coordinator.intake import Intake
 from collector.core.entries import FileOpened, FileRead
-from collector.core.messages import Closed, Opened, Outcome, Progress, ReadFile
+from collector.core.messages import Block, Closed, Opened, Outcome, Progress, ReadFile
 from collector.errors import DamagedError, NoSpaceError
 from collector.storage.fs import Disk
 from collector.telemetry import log
@@ -50,6 +50,10 @@ class Files:
         self._intake = intake
         self._committer = committer
         self._unpack = unpack
+        self._reading = dict(committer.ledger.reading)
+        """Which file a connection reads, by its SHA-256: those whose blocks were or can be in the journal."""
+        self._records = {sha256: file.committed for sha256, file in committer.ledger.files.items()}
+        """Accepted of each file."""
         self._stopping = False
         self._over: asyncio.Future[Closed] | None = None
         self._thread = StorageThread("files")
@@ -133,6 +137,7 @@ class Files:
         await self._intake.ready.wait()
         number = self._committer.ledger.next_connection
         skip = self._accepted(sha256)
+        self._reading[number] = sha256
         await self._committer.append(FileOpened(number, sha256, str(path), size))
         log("file.opened", connection=number, path=path, bytes=size, skip_records=skip)
         self._over = asyncio.get_running_loop().create_future()
@@ -144,10 +149,14 @@ class Files:
         self._stopping = True
         self._intake.disconnect()
 
+    def accepted(self, blocks: Sequence[Block]) -> None:
+        """Found in the journal at the start, or new."""
+        for block in blocks:
+            sha256 = self._reading[block.connection]
+            self._records[sha256] = self._accepted(sha256) + block.records
+
     def _accepted(self, sha256: bytes) -> int:
-        file = self._committer.ledger.files.get(sha256)
-        numbers = file.connections if file is not None else []
-        return sum(self._intake.accepted_records.get(number, 0) for number in numbers)
+        return self._records.get(sha256, 0)
 
     # ------------------------------------------------------------ Transport
 

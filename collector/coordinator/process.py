@@ -112,7 +112,7 @@ class Coordinator:
             reserve_bytes=settings.journal.reserve_bytes,
             next_seq=recovered.next_seq,
             held_us=max([foundation.ledger.next_held_us, *(block.held_us for block in recovered.blocks)]),
-            accepted_records=foundation.accepted_records(),
+            accepted_total=foundation.accepted_records,
             start_reader=self._start_reader,
             accepted=self._accepted,
             short_of_room=self.pipeline.close_batch,
@@ -248,7 +248,7 @@ class Coordinator:
                 DISK.remove_folder(self.foundation.journal)
 
     async def _read_and_drain(self, read: Callable[[], Awaitable[T]], stop: Callable[[], None]) -> T | None:
-        self.pipeline.accepted(tuple(self.foundation.journal_found.blocks))
+        self._accepted(tuple(self.foundation.journal_found.blocks))
         reading = asyncio.ensure_future(read())
         stopper = asyncio.create_task(self._stop_when_wanted(stop))
         try:
@@ -305,6 +305,7 @@ class Coordinator:
         """Rows of hours that are over, also those that a crash left unwritten."""
         while True:
             await self.book.settle(draining=False)
+            await self.committer.take_over_retired()
             await asyncio.sleep(SETTLE_INTERVAL_S)
 
     def _watch_signals(self) -> None:
@@ -327,6 +328,8 @@ class Coordinator:
     # ------------------------------------------------------------ what the parts tell each other
 
     def _accepted(self, blocks: tuple[Block, ...]) -> None:
+        if self.files is not None:
+            self.files.accepted(blocks)
         self.pipeline.accepted(blocks)
 
     def _committed(self, last: int) -> None:
