@@ -1,18 +1,41 @@
 from __future__ import annotations
 
 import os
+import shutil
 import struct
+import threading
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
-from faulty_disk import BROKEN, NO_SPACE, Crashed, Fate, FaultyDisk, LossyDisk
+from faulty_disk import BROKEN, NO_SPACE, Crashed, Fate, FaultyDisk, LossyDisk, cycle
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from isal.isal_zlib import crc32
 
-from collector.core.entries import BlockCount, Committed, Entry, Intent, Made, Note, ShareStaged
+from collector.core.entries import (
+    BlockCount,
+    Committed,
+    ConnectionOpened,
+    Entry,
+    Intent,
+    Made,
+    Note,
+    ShareStaged,
+)
+from collector.core.ledger import LogState
 from collector.core.messages import FileKind, StagedFile, Totals
 from collector.errors import DamagedError, NewerVersionError, NoSpaceError, StorageError
-from collector.storage.commitlog import CommitLog, acknowledged_entry, acknowledged_path
-from collector.storage.fs import DISK
+from collector.storage.archive import all_entries
+from collector.storage.commitlog import (
+    CommitLog,
+    acknowledged_entry,
+    acknowledged_path,
+    archives,
+    packed_checkpoint,
+)
+from collector.storage.fs import DISK, Disk
+from collector.storage.layout import StateFolder
 
 STAGED = StagedFile(FileKind.HITS, "a.part", "hits/a", 10, b"\0" * 32, 3)
 INTENT = Intent(
@@ -265,3 +288,204 @@ def test_a_symbolic_link_is_no_log(tmp_path: Path) -> None:
     (tmp_path / "commit.log").symlink_to(tmp_path / "real.log")
     with pytest.raises(StorageError):
         CommitLog.open(DISK, tmp_path / "commit.log")
+
+
+# ---------------------------------------------------------------- rotation
+
+
+class Rotated:
+    """A log with its ledger, small enough to be rotated after every few entries."""
+
+    def __init__(self, root: Path, disk: Disk = DISK, rotate_bytes: int = 200) -> None:
+        self.state = StateFolder(root)
+        root.mkdir(exist_ok=True)
+        self.ledger = LogState()
+        self.log = CommitLog.open(disk, self.state.commit_log, rotate_bytes=rotate_bytes)
+        for number, entry in self.log.entries():
+            self.ledger.fold(number, entry)
+
+    def append(self, entry: Entry) -> bool:
+        """Whether the log was rotated behind it."""
+        self.ledger.fold(self.log.append(entry), entry)
+        number = self.ledger.last_entry
+        if not self.log.rotation_due:
+            return False
+        return self.log.rotate(number, packed_checkpoint(number, self.ledger.checkpoint()))
+
+    def close(self) -> None:
+        self.log.close()
+
+    def names(self) -> list[str]:
+        return [archive.path.name for archive in archives(DISK, self.state.archive)]
+
+
+def batches(count: int) -> list[Entry]:
+    """A connection and so many batches of it."""
+    entries: list[Entry] = [Made("0" * 16, "shop", "shop", 1), ConnectionOpened(1, 0, 0, {}, 0)]
+    for n in range(1, count + 1):
+        block = BlockCount(n, 1, 4, 3, 1, 0, 99)
+        entries.append(Intent(n, n, (), (block,), Totals(4 * n - 4, 3 * n - 3, n - 1, 0), (n, n)))
+        entries.append(Committed(n, n, 100))
+    return entries
+
+
+def ledger_of(entries: list[Entry]) -> LogState:
+    ledger = LogState()
+    for number, entry in enumerate(entries, 1):
+        ledger.fold(number, entry)
+    return ledger
+
+
+def test_a_rotated_log_opens_to_the_same_ledger_and_keeps_every_entry(tmp_path: Path) -> None:
+    """Whenever it is opened again: from checkpoint and tail; the archives have the rest, without a hole."""
+    entries = batches(12)
+    rotations = 0
+    for count, entry in enumerate(entries, 1):
+        log = Rotated(tmp_path / "s")
+        rotations += log.append(entry)
+        log.close()
+        again = Rotated(tmp_path / "s")
+        assert again.ledger.checkpoint() == ledger_of(entries[:count]).checkpoint()
+        assert again.log.next_entry == count + 1
+        assert list(all_entries(DISK, again.state)) == list(enumerate(entries[:count], 1))
+        again.close()
+    assert rotations > 2
+    assert again.names()[0].startswith("000000000001-")
+    assert again.state.commit_log.stat().st_size < 2000
+
+
+def test_a_log_of_before_rotations_opens(tmp_path: Path) -> None:
+    """It has no checkpoint: its entries start at 1."""
+    filled(tmp_path / "commit.log")
+    assert list(all_entries(DISK, StateFolder(tmp_path))) == NUMBERED
+
+
+def test_archives_are_sealed(tmp_path: Path) -> None:
+    """None is ever written again."""
+    log = Rotated(tmp_path / "s")
+    seen: dict[str, bytes] = {}
+    for entry in batches(12):
+        log.append(entry)
+        for name in log.names():
+            content = (log.state.archive / name).read_bytes()
+            assert seen.setdefault(name, content) == content
+    log.close()
+    assert len(seen) > 2
+
+
+def test_a_rotation_waits_for_the_ledger(tmp_path: Path) -> None:
+    """A checkpoint of fewer entries than the log has would forget some."""
+    log = Rotated(tmp_path / "s", rotate_bytes=1 << 20)
+    entries = batches(2)
+    log.append(entries[0])
+    packed = packed_checkpoint(1, log.ledger.checkpoint())
+    log.append(entries[1])
+    assert not log.log.rotate(1, packed)
+    assert log.names() == []
+    log.close()
+
+
+@pytest.mark.parametrize("error", [None, BROKEN, NO_SPACE])
+def test_a_rotation_cut_short_anywhere_loses_nothing(tmp_path: Path, error: int | None) -> None:
+    """Every disk call fails, or the process dies there; it goes on and ends where others do."""
+    entries = batches(5)
+    whole = ledger_of(entries).checkpoint()
+    for call in range(1, 500):
+        root = tmp_path / str(call)
+        disk = FaultyDisk(call, error)
+        with suppress(Crashed, StorageError), closing(Rotated(root, disk)) as log:
+            for entry in entries:
+                log.append(entry)
+        log = Rotated(root)
+        for entry in entries[log.ledger.last_entry :]:
+            log.append(entry)
+        log.close()
+        with closing(Rotated(root, FaultyDisk())) as log:
+            assert log.ledger.checkpoint() == whole
+        assert list(all_entries(DISK, log.state)) == list(enumerate(entries, 1))
+        if not disk.fired:
+            break
+        shutil.rmtree(root)
+    assert not disk.fired
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    fates=st.lists(st.sampled_from(Fate), min_size=1, max_size=9),
+    seed=st.integers(0, 99),
+    dies=st.integers(1, 90),
+)
+def test_a_power_failure_in_a_rotation_loses_nothing(
+    tmp_path_factory: pytest.TempPathFactory, fates: list[Fate], seed: int, dies: int
+) -> None:
+    """Whatever was not synced is kept, dropped or garbled; what was acknowledged is there."""
+    root = tmp_path_factory.mktemp("l")
+    power = LossyDisk()
+    disk = FaultyDisk(dies, over=power)
+    entries, acknowledged = batches(4), 0
+    with suppress(Crashed), closing(Rotated(root / "s", disk)) as log:
+        for acknowledged, entry in enumerate(entries):  # noqa: B007 - of the entries before this one
+            log.append(entry)
+    power.lose_power(cycle(fates), seed)
+    again = Rotated(root / "s")
+    found = again.ledger.last_entry
+    assert acknowledged <= found <= len(entries)
+    assert again.ledger.checkpoint() == ledger_of(entries[:found]).checkpoint()
+    for entry in entries[found:]:
+        again.append(entry)
+    again.close()
+    assert list(all_entries(DISK, again.state)) == list(enumerate(entries, 1))
+
+
+def test_a_full_disk_puts_a_rotation_off(tmp_path: Path) -> None:
+    """The log goes on as it is, and is rotated when there is room."""
+    disk = FaultyDisk()
+    log = Rotated(tmp_path / "s", disk)
+    disk.rename = _no_space  # type: ignore[method-assign]
+    entries = batches(12)
+    for entry in entries[:12]:
+        assert not log.append(entry)
+    del disk.rename  # type: ignore[method-assign]
+    rotated = [log.append(entry) for entry in entries[12:]]
+    assert any(rotated)
+    log.close()
+    assert list(all_entries(DISK, log.state)) == list(enumerate(entries, 1))
+
+
+def _no_space(source: object, target: object) -> None:
+    raise NoSpaceError("full")
+
+
+def test_an_archive_that_is_missing_or_damaged_is_named(tmp_path: Path) -> None:
+    """With the numbers that are missing, or the file and its bytes. The collector does not need it."""
+    log = Rotated(tmp_path / "s")
+    for entry in batches(12):
+        log.append(entry)
+    log.close()
+    first, second, *_ = archives(DISK, log.state.archive)
+    whole = second.path.read_bytes()
+    for content in (whole[:-1], whole + b"x", whole[:40] + b"?" + whole[41:], first.path.read_bytes()):
+        second.path.write_bytes(content)
+        with pytest.raises(DamagedError, match=rf"{second.path.name}.*bytes \d+ to \d+"):
+            list(all_entries(DISK, log.state))
+    second.path.unlink()
+    with pytest.raises(DamagedError, match=f"entries {second.first} to {second.last} are missing"):
+        list(all_entries(DISK, log.state))
+    Rotated(tmp_path / "s").log.close()
+
+
+def test_all_entries_can_be_read_while_the_log_is_written_and_rotated(tmp_path: Path) -> None:
+    """Each reading is a whole log as of some moment: nothing missing, nothing twice, nothing torn."""
+    log = Rotated(tmp_path / "s", FaultyDisk())
+    entries = batches(150)
+    log.append(entries[0])
+    found: list[int] = []
+    writer = threading.Thread(target=lambda: [log.append(entry) for entry in entries[1:]])
+    writer.start()
+    while writer.is_alive():
+        seen = list(all_entries(DISK, log.state))
+        assert seen == list(enumerate(entries[: len(seen)], 1))
+        found.append(len(seen))
+    writer.join()
+    log.close()
+    assert found == sorted(found)
