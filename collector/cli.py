@@ -291,6 +291,33 @@ def _decode(
     raise typer.Exit(run_rejects(settings))
 
 
+@app.command("verify")
+def _verify(
+    *,
+    config: _Config = None,
+    stream: _Stream = None,
+    output: _Output = None,
+    state: _State = None,
+    assignments: _Set = None,
+) -> None:
+    """Prove that nothing committed is missing, doubled or changed.
+
+    Reads the commit log and every part of this state folder's collector, beside a running one too, and
+    changes nothing. Exit 7 and one line per finding if anything is off.
+    """
+    from collector.commands.verify import run  # noqa: PLC0415
+    from collector.settings import Purpose, load_settings  # noqa: PLC0415
+
+    settings = load_settings(
+        Purpose.STATE,
+        config=config,
+        environ=os.environ,
+        options={"stream.name": stream, "output.folder": _text(output), "state.folder": _text(state)},
+        assignments=assignments or (),
+    )
+    raise typer.Exit(run(settings))
+
+
 @app.command("reset")
 def _reset(
     *,
