@@ -178,6 +178,105 @@ def test_a_block_that_does_not_add_up_is_refused():
         batching.block_done(done(1, rows=4))
 
 
+def test_a_batch_never_spans_lost_blocks():
+    """It closes before the hole, whether the block behind it waits already or comes later."""
+    batching = fresh(decoders=1)
+    for seq in (1, 2, 5):
+        batching.accepted(block(seq))
+    assert decodes(batching.orders(0)) == [(1, 1), (1, 2)]
+    for seq in (1, 2):
+        batching.block_done(done(seq))
+    orders = batching.orders(0)
+    ((_, first),) = stages(orders)
+    assert (first.batch, first.last) == (1, 2)
+    assert decodes(orders) == [(1, 5)]
+    batching.block_done(done(5))
+    batching.accepted(block(9))
+    ((_, second),) = stages(batching.orders(0))
+    assert (second.batch, second.last, second.batch_before) == (5, 5, (1, 2))
+    assert [b.seq for b in batching.left()] == [1, 2, 5, 9]
+
+
+def test_what_is_left_counts_blocks_on_both_sides_of_a_hole():
+    """``left`` and ``blocks`` go by the blocks there are."""
+    batching = fresh(decoders=1)
+    for seq in (1, 4, 5):
+        batching.accepted(block(seq))
+    batching.orders(0)
+    assert [b.seq for b in batching.left()] == [1, 4, 5]
+    batching.block_done(done(1))
+    ((_, stage),) = stages(batching.orders(0))
+    batching.staged(staged(stage, Totals(5, 3, 1, 1)))
+    (batch,) = commits(batching.orders(0))
+    assert [b.seq for b, _ in batch.blocks()] == [1]
+    batching.committed(batch)
+    assert [b.seq for b in batching.left()] == [4, 5]
+
+
+def two_batches() -> tuple[Batching, Batch]:
+    """The first is being committed, the second is staged, the third open; one block each, one decoder."""
+    batching = fresh(decoders=1, limits=BatchLimits(60, 10))
+    for seq in (1, 2, 3):
+        batching.accepted(block(seq))
+    committing = []
+    for _ in range(10):
+        for order in batching.orders(0):
+            if isinstance(order, Commit):
+                committing.append(order.batch)
+            elif isinstance(order.message, Stage):
+                counts = batching.batch_of(order.message.batch).shares[0].counts
+                batching.staged(staged(order.message, counts))
+            else:
+                batching.answered(order.message.block.seq)
+                if order.message.block.seq < 3:
+                    batching.block_done(done(order.message.block.seq))
+    return batching, committing[0]
+
+
+def test_void_starts_all_again_but_what_is_being_committed():
+    """Staged shares too; its decoders are of no use any more; the commit goes on."""
+    batching, committing = two_batches()
+    assert batching.void() == (LostShare(2, 1, 1, (2,)),)
+    assert batching.committing() == {1}
+    assert batching.orders(0) == []
+    batching.decoder_ready(2)
+    (order,) = batching.orders(0)
+    assert (order.message.block.seq, order.message.attempt) == (2, 2)
+    batching.committed(committing)
+    batching.block_done(done(2))
+    ((_, stage),) = stages(batching.orders(0))
+    batching.staged(staged(stage, Totals(5, 3, 1, 1)))
+    (batch,) = commits(batching.orders(0))
+    assert (batch.first, batch.before) == (2, Totals(5, 3, 1, 1))
+
+
+def test_after_a_void_batches_ask_in_order_again():
+    """No block of the next batch is handed out, nor a new one into it, until this one has its answers."""
+    batching = fresh(decoders=2, limits=BatchLimits(60, 10))
+    for seq in (1, 2, 3):
+        batching.accepted(block(seq))
+    batching.orders(0)
+    batching.answered(1)
+    assert decodes(batching.orders(0)) == [(2, 2)]
+    assert {lost.blocks for lost in batching.void()} == {(1,), (2,)}
+    for decoder in (3, 4):
+        batching.decoder_ready(decoder)
+    assert decodes(batching.orders(0)) == [(3, 1)]
+    batching.answered(1)
+    assert decodes(batching.orders(0)) == [(4, 2)]
+
+
+def test_a_share_that_runs_again_holds_nobody_up():
+    """Its claims have had their answers, which hold: the next batch opens while it is done again."""
+    batching = fresh(decoders=2, limits=BatchLimits(60, 10))
+    for seq in (1, 2):
+        batching.accepted(block(seq))
+    batching.orders(0)
+    batching.answered(1)
+    batching.decoder_died(1)
+    assert decodes(batching.orders(0)) == [(2, 1), (2, 2)]
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.integers(0, 2**32), st.integers(1, 4), st.integers(1, 40))
 def test_every_block_is_committed_once_in_order_whatever_dies(seed: int, decoders: int, blocks: int):

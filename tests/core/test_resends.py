@@ -179,6 +179,26 @@ def test_void_forgets_every_claim() -> None:
     assert ask(index, 1, 1, [(1, 1)]) == [0]
 
 
+def test_batches_that_are_being_committed_keep_their_claims() -> None:
+    """They are decided: what is a resend of one of their hits stays one."""
+    index = ResendIndex(CommittedIds())
+    ask(index, 1, 1, [(1, 1)])
+    ask(index, 2, 2, [(2, 2)])
+    index.void({1})
+    assert ask(index, 3, 3, [(1, 1), (2, 2)]) == [0]
+
+
+def test_an_owner_is_known_by_block_and_line() -> None:
+    """A line holds the id it kept; one that was told resend, or was not asked about, holds none."""
+    index = ResendIndex(CommittedIds())
+    ask(index, 1, 1, [(1, 1), (2, 2)])
+    ask(index, 2, 9, [(1, 1), (3, 3)])
+    held = {(seq, line) for seq in (1, 9) for line in range(5) if index.holds(seq, line)}
+    assert held == {(1, 0), (1, 1), (9, 1)}
+    index.drop_batch(1)
+    assert not index.holds(1, 0)
+
+
 def test_dropping_a_batch_without_claims_is_fine() -> None:
     """A batch of rejects alone never asked."""
     ResendIndex(CommittedIds()).drop_batch(5)

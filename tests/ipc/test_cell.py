@@ -59,7 +59,8 @@ def test_what_a_dead_child_said_last_is_still_there():
     """A killed process takes nothing with it."""
     ours, fd = ProgressCell.make()
     code = (
-        "import os, sys\nfrom collector.core.supervision import Phase\nfrom collector.ipc.cell import ProgressCell\n"
+        "import os, sys\nfrom collector.core.supervision import Phase\n"
+        "from collector.ipc.cell import ProgressCell\n"
         "ProgressCell.from_fd(int(sys.argv[1])).enter(Phase.DECODING, 9, 4); os.kill(os.getpid(), 9)"
     )
     with os.fdopen(fd):
