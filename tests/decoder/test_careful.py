@@ -1,0 +1,109 @@
+"""A block line by line: what the usual way gives, but for the lines that decoding fails on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+import pytest
+from decode_rig import INSTANCE, block_of, decoded, judge, rows_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_decode_property import LINES
+
+from collector.core.messages import BlockFlag, Oversized
+from collector.decoder import careful
+from collector.decoder.careful import decode_carefully
+from collector.decoder.decode import Decoded, decode_block
+from collector.errors import StorageError
+
+GOOD = [b'{"hitIdHigh":1,"hitIdLow":%d,"pageName":"p%d"}' % (n, n) for n in range(6)]
+
+
+def carefully(
+    *lines: bytes, flags: BlockFlag = BlockFlag.NONE, poison: Mapping[int, str] | None = None, payload=None
+) -> tuple[Decoded, dict[int, str], list[int]]:
+    """The block, what failed, and the lines in the order they were begun."""
+    text, block = block_of(lines, flags=flags)
+    if payload is not None:
+        text, block = payload, msgspec.structs.replace(block, length=len(payload), records=1)
+    view = memoryview(text)
+    begun: list[int] = []
+    found, failed = decode_carefully(view, block, instance=INSTANCE, poison=poison or {}, begins=begun.append)
+    view.release()  # raises if anything still holds the payload
+    return found, failed, begun
+
+
+@given(LINES)
+@settings(max_examples=100, deadline=None)
+def test_care_changes_no_result(lines):
+    """Any block: the same rows, rejects, ids and hours as the usual way gives."""
+    usual, (found, failed, begun) = decoded(*lines), carefully(*lines)
+    judge(lines, found)
+    assert rows_of(found) == rows_of(usual)
+    assert found.rejects == usual.rejects
+    for name in ("high", "low", "has_id", "lines", "hours"):
+        assert getattr(found, name).tolist() == getattr(usual, name).tolist(), name
+        assert getattr(found, name).dtype == getattr(usual, name).dtype, name
+    assert (found.records, failed, begun) == (len(lines), {}, list(range(len(lines))))
+
+
+@given(LINES, st.sets(st.integers(0, 4)))
+@settings(max_examples=50, deadline=None)
+def test_poisoned_lines_are_rejects_that_nobody_looks_at(lines, numbers):
+    """Each with its raw bytes and the reason given; the others are what they are."""
+    poison = {number: f"it died of {number}" for number in numbers if number < len(lines)}
+    usual, (found, failed, begun) = decoded(*lines), carefully(*lines, poison=poison)
+    assert rows_of(found) == [row for row in rows_of(usual) if row["collector_line"] not in poison]
+    expected = {reject.line: reject for reject in usual.rejects} | {
+        line: careful.Reject(line, f"poison: {reason}", lines[line]) for line, reason in poison.items()
+    }
+    assert found.rejects == [expected[line] for line in sorted(expected)]
+    assert not set(begun) & set(poison)
+    assert failed == {}
+
+
+@pytest.mark.parametrize("error", [MemoryError, RecursionError, KeyError("secret of line 3")])
+def test_a_line_that_decoding_fails_on_is_a_reject(monkeypatch, capsys, error):
+    """Its neighbours are rows; the reason names the exception, and nowhere is the record quoted."""
+
+    def failing(payload, block, **more):
+        if b"p3" in bytes(payload):
+            raise error
+        return decode_block(payload, block, **more)
+
+    monkeypatch.setattr(careful, "decode_block", failing)
+    found, failed, _ = carefully(*GOOD)
+    name = error.__name__ if isinstance(error, type) else type(error).__name__
+    assert failed == {3: f"decoding it failed ({name})"}
+    assert [(reject.line, reject.reason, reject.raw) for reject in found.rejects] == [
+        (3, f"poison: decoding it failed ({name})", GOOD[3])
+    ]
+    assert found.lines.tolist() == [0, 1, 2, 4, 5]
+    said = capsys.readouterr().err
+    assert name in said
+    assert "test_careful.py" in said, "where it happened"
+    assert "secret" not in said
+
+
+def test_an_error_of_ours_is_no_records_fault(monkeypatch):
+    """A disk that fails makes no rejects."""
+
+    def failing(*_args, **_more):
+        raise StorageError("the disk is gone")
+
+    monkeypatch.setattr(careful, "decode_block", failing)
+    with pytest.raises(StorageError):
+        carefully(*GOOD)
+
+
+@pytest.mark.parametrize("poison", [{}, {0: "it died"}])
+def test_what_is_kept_of_an_oversized_record_is_one_line(poison):
+    """It is a reject either way."""
+    head = b'{"a":"\n'  # whatever is in it
+    payload = msgspec.msgpack.encode(Oversized(head, 2**30, b"\n" * 32))
+    found, _, begun = carefully(payload=payload, flags=BlockFlag.OVERSIZED, poison=poison)
+    (reject,) = found.rejects
+    assert (reject.line, reject.raw) == (0, payload if poison else head)
+    assert begun == ([] if poison else [0])
+    assert rows_of(found) == []
