@@ -8,7 +8,7 @@ visible outside the staging folder.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -72,8 +72,12 @@ class Share:
         """By kind and first hour."""
         self._kept: list[tuple[Uint64s, Uint64s]] = []
         self._others: list[str] = []
+        self._connections: list[tuple[int, int]] = []
+        """Block and connection, wherever it is another than that of the share's block before."""
 
-    def add(self, decoded: Decoded, drop: npt.NDArray[np.uint32], *, seq: int) -> BlockDone:
+    def add(
+        self, decoded: Decoded, drop: npt.NDArray[np.uint32], *, seq: int, connection: int = 0
+    ) -> BlockDone:
         """Take a block's rows but for those at positions ``drop`` of its claim, which are resends.
 
         *Blocks* while a row group is written. *Raises* NoSpaceError, StorageError.
@@ -84,6 +88,8 @@ class Share:
         self._add_rows(decoded, kept)
         self._add_rejects(decoded, seq)
         self._add_resends(decoded, dropped, seq)
+        if not self._connections or self._connections[-1][1] != connection:
+            self._connections.append((seq, connection))
         with_id = kept & decoded.has_id
         self._kept.append((decoded.high[with_id], decoded.low[with_id]))
         while sum(part.waiting_bytes for part in self._parts.values()) > WAITING_BYTES:
@@ -117,8 +123,7 @@ class Share:
 
     def discard(self) -> None:
         """Remove every file of the share, staged ones too."""
-        for part in self._parts.values():
-            part.discard()
+        _discard(self._parts.values())
         for name in self._others:
             if self._disk.exists(self._staging / name):
                 self._disk.unlink(self._staging / name)
@@ -206,10 +211,15 @@ class Share:
             "before_rows": order.before.rows,
             "before_resends": order.before.resends,
             "before_rejects": order.before.rejects,
+            "held_first_us": order.held_us[0],
+            "held_last_us": order.held_us[1],
         }
-        return self._identity.metadata() | {
-            f"collector.{name}": str(value) for name, value in numbers.items()
-        }
+        connections = " ".join(f"{seq}:{connection}" for seq, connection in self._connections)
+        return (
+            self._identity.metadata()
+            | {f"collector.{name}": str(value) for name, value in numbers.items()}
+            | {"collector.connections": connections}
+        )
 
 
 def stage_connections(
@@ -246,10 +256,16 @@ def stage_connections(
         staged = [part.finish(finals[day], metadata) for day, part in parts.items()]
         disk.fsync_folder(staging)
     except BaseException:
-        for part in parts.values():
-            part.discard()
+        _discard(parts.values())
         raise
     return staged
+
+
+def _discard(parts: Collection[PartFile]) -> None:
+    for part in parts:
+        part.abandon()
+    for part in parts:
+        part.discard()
 
 
 def _connection_rows(rows: Iterable[ConnectionRow], instance: str) -> pa.RecordBatch:

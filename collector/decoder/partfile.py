@@ -87,13 +87,17 @@ class PartFile:
         self._check()
         return staged_file(self._disk, self._folder, self.name, kind=self.kind, final=final, rows=self.rows)
 
-    def discard(self) -> None:
-        """Close and remove the file, whatever state it is in."""
+    def abandon(self) -> None:
+        """Give back what is held for it. The file stays as it is."""
         self._waiting = []
         if self._writer is not None:
             self._writer.is_open = False  # no footer for it
         if self._file is not None:
             self._file.close()
+
+    def discard(self) -> None:
+        """Remove the file, whatever state it is in."""
+        self.abandon()
         path = self._folder / self.name
         if self._disk.exists(path):
             self._disk.unlink(path)

@@ -75,8 +75,12 @@ class Disk:
             return os.open(path, flags, mode)
 
     def close(self, fd: int) -> None:
-        with _translated("close", fd):
+        """Never fails: what a descriptor still has to tell, a sync would have told."""
+        try:
             os.close(fd)
+        except OSError as error:
+            if error.errno == errno.EBADF:  # a defect of ours
+                raise
 
     def pread(self, fd: int, count: int, offset: int) -> bytes:
         """As many of ``count`` bytes as there are."""
@@ -248,13 +252,9 @@ class Disk:
         """
         folder, name = os.path.split(os.path.abspath(path))
         temporary = os.path.join(folder, f".{name}.new")
-        try:
+        with self.removed_on_failure(temporary):
             self._write_and_sync(temporary, data, mode)
             self.rename(temporary, path)
-        except BaseException:
-            with suppress(FileNotFoundError, StorageError):  # the first failure is the one to tell
-                self.unlink(temporary)
-            raise
         self.fsync_folder(folder)
 
     def _write_and_sync(self, path: AnyPath, data: Bytes, mode: int) -> None:
@@ -264,6 +264,16 @@ class Disk:
             writer.sync()
         finally:
             writer.close()
+
+    @contextmanager
+    def removed_on_failure(self, path: AnyPath) -> Iterator[None]:
+        """What is made at ``path`` in this block is of no use unless all of the block is done."""
+        try:
+            yield
+        except BaseException:
+            with suppress(FileNotFoundError, StorageError):  # the first failure is the one to tell
+                self.unlink(path)
+            raise
 
     def create_writer(self, path: AnyPath, mode: int = 0o600) -> FileWriter:
         """A new file (an old one of that name is emptied) with exactly ``mode``, for writing in sequence."""

@@ -149,11 +149,11 @@ def write_run(
 ) -> None:
     """A share's ids, in any order. Content is durable when this returns, the name is not.
 
-    *Raises*: NoSpaceError, StorageError; the file is then of no use.
+    *Raises*: NoSpaceError, StorageError; then there is no such file.
     """
     key = key_of(high, low)
     order = key.argsort()
-    with _writing(disk, path) as fd:
+    with disk.removed_on_failure(path), _writing(disk, path) as fd:
         _write_sorted(disk, fd, len(key), [(key[order], low[order])], held_us=held_us, blocks=blocks)
 
 
@@ -163,9 +163,11 @@ def merge_runs(disk: Disk, paths: Sequence[Path], out: Path) -> None:
     held_us = (min(run.held_us[0] for run in runs), max(run.held_us[1] for run in runs))
     blocks = (min(run.first for run in runs), max(run.last for run in runs))
     new = out.with_name(out.name + ".new")
-    with _writing(disk, new) as fd:
-        _write_sorted(disk, fd, sum(run.count for run in runs), _merged(runs), held_us=held_us, blocks=blocks)
-    disk.rename(new, out)
+    count = sum(run.count for run in runs)
+    with disk.removed_on_failure(new):
+        with _writing(disk, new) as fd:
+            _write_sorted(disk, fd, count, _merged(runs), held_us=held_us, blocks=blocks)
+        disk.rename(new, out)
     disk.fsync_folder(out.parent)
 
 
@@ -175,11 +177,8 @@ def _writing(disk: Disk, path: Path) -> Iterator[int]:
     try:
         yield fd
         disk.fsync(fd)
-    except BaseException:
+    finally:
         disk.close(fd)
-        disk.unlink(path)
-        raise
-    disk.close(fd)
 
 
 def _write_sorted(

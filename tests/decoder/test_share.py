@@ -238,7 +238,7 @@ def test_there_is_no_file_without_rows(tmp_path, lines, kinds):
 def test_parts_carry_their_provenance(tmp_path):
     """Versions, stream, instance, blocks, the share's counts, and the batch before with its totals."""
     share = share_in(tmp_path)
-    share.add(decoded(hit(1), hit(2), b"x", seq=7), np.array([0], np.uint32), seq=7)
+    share.add(decoded(hit(1), hit(2), b"x", seq=7), np.array([0], np.uint32), seq=7, connection=4)
     for file in share.stage(ORDER):
         if file.kind is FileKind.IDS:
             continue
@@ -262,6 +262,9 @@ def test_parts_carry_their_provenance(tmp_path):
             "collector.before_rows": "90",
             "collector.before_resends": "7",
             "collector.before_rejects": "3",
+            "collector.held_first_us": "5",
+            "collector.held_last_us": "9",
+            "collector.connections": "7:4",
         }
 
 
@@ -351,16 +354,16 @@ def run_share(disk: Disk, folder: Path) -> None:
 def test_a_share_that_finds_no_room_leaves_nothing(tmp_path, monkeypatch):
     """ENOSPC at every write and open in turn: the error says so, and every file is gone."""
     monkeypatch.setattr(parquet, "WAITING_BYTES", 20_000)
-    whole = FaultyDisk(only=frozenset({"open", "write", "pwritev"}))
-    run_share(whole, tmp_path)
-    for file in tmp_path.iterdir():
-        file.unlink()
-    for number in range(1, len(whole.calls) + 1):
+    for number in range(1, 100):
         disk = FaultyDisk(number, errno.ENOSPC, only=frozenset({"open", "write", "pwritev"}))
-        with pytest.raises(NoSpaceError):
+        try:
             run_share(disk, tmp_path)
-        assert disk.fired
-        assert os.listdir(tmp_path) == []
+        except NoSpaceError:
+            assert os.listdir(tmp_path) == []
+            continue
+        break
+    assert not disk.fired
+    assert number > 10
 
 
 def test_a_failed_sync_is_no_lack_of_space(tmp_path):

@@ -20,7 +20,6 @@ SYNCS = frozenset({"fdatasync", "fsync"})
 
 FALLIBLE = (
     "open",
-    "close",
     "pread",
     "pwritev",
     "write",
@@ -38,6 +37,11 @@ FALLIBLE = (
     "size",
     "free_bytes",
 )
+
+TAKES_ROOM = frozenset(
+    {"open", "pwritev", "write", "fdatasync", "fsync", "allocate", "rename", "rename_noreplace", "mkdir"}
+)
+"""What can meet a full disk. ``open``: only where it makes a file."""
 
 
 class Crashed(BaseException):
@@ -64,11 +68,12 @@ class FaultyDisk(Disk):
         self._error = error
         self._sticky = sticky or error is None
         self._only = only
+        self._full = error in {errors.ENOSPC, errors.EDQUOT}
         self._over = over
         self._failed_syncs: set[int] = set()
+        self._opened: set[int] = set()
+        self._crashed = False
         self.calls: list[str] = []
-        self.opened: set[int] = set()
-        """Descriptors that were opened and not closed."""
 
     @property
     def fired(self) -> bool:
@@ -81,12 +86,13 @@ class FaultyDisk(Disk):
 
     def _close_all(self) -> None:
         """What the kernel does when the process is gone."""
-        for fd in self.opened:
+        self._crashed = True
+        for fd in self._opened:
             os.close(fd)
-        self.opened = set()
+        self._opened = set()
 
     def _call(self, name: str, *arguments: Any, **named: Any) -> Any:
-        if self._fails(name):
+        if self._fails(name, arguments):
             self._half_done(name, arguments)
             if self._error is None:
                 self._close_all()
@@ -97,13 +103,11 @@ class FaultyDisk(Disk):
             return None
         found = getattr(self._over or DISK, name)(*arguments, **named)
         if name == "open":
-            self.opened.add(found)
-        elif name == "close":
-            self._closed(arguments[0])
+            self._opened.add(found)
         return found
 
-    def _fails(self, name: str) -> bool:
-        if name not in self._only:
+    def _fails(self, name: str, arguments: tuple[Any, ...]) -> bool:
+        if name not in self._only or (self._full and name == "open" and not arguments[1] & os.O_CREAT):
             return False
         self.calls.append(name)
         number = len(self.calls)
@@ -120,12 +124,12 @@ class FaultyDisk(Disk):
                 over.write(arguments[0], half)
         if name in SYNCS:
             self._failed_syncs.add(arguments[0])
-        if name == "close" and self._error is not None:  # Linux gives the descriptor back whatever it says
-            over.close(arguments[0])
-            self._closed(arguments[0])
 
-    def _closed(self, fd: int) -> None:
-        self.opened.discard(fd)
+    def close(self, fd: int) -> None:
+        if self._crashed:
+            return
+        (self._over or DISK).close(fd)
+        self._opened.discard(fd)
         self._failed_syncs.discard(fd)
 
 
