@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -28,6 +27,7 @@ from collector.core.messages import FileKind, StagedFile, Totals
 from collector.errors import ConfigurationError
 from collector.storage.fs import DISK
 from collector.storage.journal import JournalWriter
+from collector.storage.retired import RetiredPart, RetiredRecord, write_retired
 from collector.storage.verify.findings import Kind
 from collector.storage.verify.proof import verify
 from tests.storage.collected_rig import INSTANCE, STREAM, Collected, hit, make_collected
@@ -281,18 +281,11 @@ def test_a_resend_of_a_row_that_is_nowhere_is_named(collected):
 # ---------------------------------------------------------------- retired parts
 
 
-def retire(collected: Collected, paths: list[Path], *, hashes: dict[str, bytes] | None = None) -> None:
+def retire(collected: Collected, paths: list[Path]) -> None:
     """As whoever removes a part announces it."""
     names = [str(path.relative_to(collected.output)) for path in paths]
-    hashes = hashes or {
-        name: hashlib.sha256((collected.output / name).read_bytes()).digest() for name in names
-    }
-    record = {
-        "files": [{"path": name, "sha256": hashes[name].hex()} for name in names],
-        "reason": "shipped",
-        "replaced_by": [],
-    }
-    (collected.state.retired / "1.json").write_text(json.dumps(record))
+    parts = [RetiredPart(name, DISK.sha256(collected.output / name).hex()) for name in names]
+    write_retired(DISK, collected.state, "shipped-1", RetiredRecord(tuple(parts), "shipped"))
 
 
 def test_parts_that_are_retired_may_be_gone(collected):
@@ -329,6 +322,13 @@ def test_a_part_that_goes_unannounced_is_missing_whatever_else_is_retired(collec
     retire(collected, [first])
     second.unlink()
     assert collected.found() == ["missing"]
+
+
+def test_a_retired_record_that_cannot_be_read_is_named(collected):
+    """And a part that it may have been about is missing."""
+    (collected.state.retired / "shipped-1.json").write_text("{")
+    collected.paths(FileKind.HITS)[0].unlink()
+    assert sorted(collected.found()) == ["missing", "retired-record"]
 
 
 # ---------------------------------------------------------------- the log

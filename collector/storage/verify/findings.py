@@ -31,6 +31,7 @@ class Kind(enum.StrEnum):
     LOG = "log"
     INDEX = "resend-index"
     JOURNAL = "journal"
+    RETIRED = "retired-record"
 
 
 _RESTORE: Final = "put the file back from a copy"
@@ -51,6 +52,7 @@ REMEDIES: Final[dict[Kind, str]] = {
     Kind.STRAY: "move it out of the output folder: most engines fail on it",
     Kind.LOG: _REBUILD,
     Kind.INDEX: f"{_RESTORE}, or stop the collector and remove it: resends of its hits are then kept",
+    Kind.RETIRED: "let who wrote it write it again",
     Kind.JOURNAL: "restore it from a copy: what is in it was accepted and is nowhere else",
 }
 

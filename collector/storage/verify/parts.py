@@ -223,6 +223,7 @@ def _checked(
     except (pa.ArrowException, OSError) as error:
         fault(Kind.UNREADABLE, f"does not open: {error}", "a Parquet file")
         return checked
+    check_schema_version(path, metadata.get("schema_version", ""))
     if rows != file.rows:
         fault(Kind.ROWS, f"{rows} rows", file.rows)
     wrong = {name: metadata.get(name, "nothing") for name in expected if metadata.get(name) != expected[name]}

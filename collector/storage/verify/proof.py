@@ -149,7 +149,7 @@ class _Proof:
                 visible.ours.difference_update(file.final for file in decided.files)
                 self._check(decided)
         self._note_in_flight(visible)
-        retired = retired_now(self._disk, self._state)
+        retired = retired_now(self._disk, self._state, self._report.findings)
         later = self._later_entries(retired, visible)
         self._report_absent({**self._chain.retired, **retired})
         self._report_visible(visible)

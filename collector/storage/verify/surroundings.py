@@ -8,34 +8,25 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-import msgspec
-
 from collector.errors import DamagedError, StorageError
 from collector.storage.fs import Disk
 from collector.storage.ids import Run
 from collector.storage.layout import StateFolder, run_range
+from collector.storage.retired import read_retired, retired_records
 from collector.storage.segments import SEGMENT_HEADER_BYTES, MappedSegment, list_segments, space_of
 from collector.storage.verify.findings import Finding, Kind
 
 
-class _RetiredFile(msgspec.Struct):
-    path: str
-    sha256: str
-
-
-class _RetiredRecord(msgspec.Struct):
-    files: list[_RetiredFile]
-
-
-def retired_now(disk: Disk, state: StateFolder) -> dict[str, bytes]:
+def retired_now(disk: Disk, state: StateFolder, findings: list[Finding]) -> dict[str, bytes]:
     """SHA-256 by path of what the log has not been told yet. Ask the log after this, not before."""
     found: dict[str, bytes] = {}
-    for name in disk.listdir(state.retired) if disk.exists(state.retired) else []:
-        if not name.endswith(".json"):
+    for path in retired_records(disk, state):
+        try:
+            found |= {file.path: file.sha256 for file in read_retired(disk, path, 0).files}
+        except FileNotFoundError:  # the log has it meanwhile
             continue
-        with suppress(FileNotFoundError):  # folded into the log meanwhile
-            record = msgspec.json.decode(disk.read_file(state.retired / name), type=_RetiredRecord)
-            found |= {file.path: bytes.fromhex(file.sha256) for file in record.files}
+        except DamagedError as error:
+            findings.append(Finding(Kind.RETIRED, str(path), str(error), "a record of retired parts"))
     return found
 
 
