@@ -161,7 +161,7 @@ class DecoderProcess:
         self._cell.enter(Phase.WRITING, seq)
         began = time.thread_time_ns()
         try:
-            done = self._share(order).add(asked.decoded, drop, seq=seq)
+            done = self._share(order).add(asked.decoded, drop, seq=seq, connection=order.block.connection)
         except NoSpaceError as error:
             self._give_up(_key(order), error)
             return
