@@ -148,6 +148,35 @@ def test_decode_gets_files_and_its_own_defaults(monkeypatch, tmp_path):
     assert settings.run.decoders == 1
 
 
+def test_decode_of_rejects_is_about_a_stream_and_has_a_state_of_its_own(monkeypatch, tmp_path):
+    """NAME is the only stream there is; its address in the settings file is none of its business."""
+    command = FakeCommand(monkeypatch, "rejects")
+    monkeypatch.delenv("LIVESTREAM_TOKEN")
+    (tmp_path / ".state" / "shop").mkdir(parents=True)
+    (tmp_path / ".state" / "files.files").mkdir()
+    assert called("decode", "--rejects", "--output", str(tmp_path)) == 0
+    (settings,) = command.positional
+    assert (settings.stream.name, settings.stream.url) == ("shop", "")
+    assert settings.state.folder == tmp_path / ".state" / "shop.rejects"
+    assert settings.journal.durability == "memory"
+    config = tmp_path / "c.toml"
+    config.write_text(f'[stream]\nurl = "{URL}2"\n')
+    assert called("decode", "--rejects", "--config", str(config), "--output", str(tmp_path)) == 0
+    (settings,) = command.positional
+    assert (settings.stream.name, settings.stream.url) == ("shop2", "")
+
+
+def test_decode_takes_files_or_rejects(monkeypatch, capsys, tmp_path):
+    """Not both, not neither: exit 2 and why."""
+    for name in ("decode", "rejects"):
+        FakeCommand(monkeypatch, name).raises = AssertionError("started")
+    file = tmp_path / "a.jsonl"
+    file.touch()
+    for arguments in (["--rejects", str(file)], []):
+        assert called("decode", *arguments, "--output", str(tmp_path)) == ExitCode.CONFIGURATION
+        assert "FILE... or --rejects" in capsys.readouterr().err
+
+
 def test_demo_and_simulate_get_their_flags(monkeypatch, tmp_path):
     """Every flag of the contract arrives under its name."""
     demo, simulate = FakeCommand(monkeypatch, "demo"), FakeCommand(monkeypatch, "simulate")
