@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, NewType
 
 from collector.core.messages import FileKind
-from collector.errors import ConfigurationError
+from collector.errors import ConfigurationError, NewerVersionError
 from collector.storage.fs import Disk
 
 SCHEMA_VERSION: Final = 1
@@ -24,6 +24,7 @@ Instance = NewType("Instance", str)
 """The random id made with a state folder: 16 hexadecimal digits."""
 
 _STREAM_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_VERSION: Final = re.compile(r"[0-9]{1,9}")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _RUN_NAME: Final = re.compile(r"([0-9]{12,18})-([0-9]{12,18})-([0-9]{1,18})\.run")
 
@@ -62,6 +63,14 @@ def part_path(
             return f"ids/{blocks}.run"
         case FileKind.RESENDS:
             return f"resends/part-{instance}-{blocks}.parquet"
+
+
+def check_schema_version(path: Path, version: str) -> None:
+    """``version``: as a part's footer or a folder ``v=...`` says it. *Raises* NewerVersionError."""
+    if _VERSION.fullmatch(version) and int(version) > SCHEMA_VERSION:
+        raise NewerVersionError(
+            f"{path} has schema version {version}, this one knows {SCHEMA_VERSION}; use a newer one"
+        )
 
 
 def below_state(kind: FileKind) -> bool:

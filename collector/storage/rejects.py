@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from collector.core.messages import FileKind
 from collector.errors import DamagedError
 from collector.storage.fs import Disk
+from collector.storage.layout import check_schema_version
 
 OVERSIZED: Final = "oversized:"
 """How the reason begins of a reject whose raw bytes are not the whole record."""
@@ -30,11 +31,14 @@ _BATCH_ROWS: Final = 1024
 
 
 def rejects_parts(disk: Disk, output: Path, stream: str) -> list[Path]:
-    """Of all instances and schema versions, the oldest day first; within a day by instance and block."""
+    """Of all instances and schema versions, the oldest day first; within a day by instance and block.
+
+    *Raises* NewerVersionError.
+    """
     root = output / FileKind.REJECTS
     folders = [
         root / version / f"stream={stream}" / date
-        for version in _names(disk, root, "v=")
+        for version in _versions(disk, root)
         for date in _names(disk, root / version / f"stream={stream}", "date=")
     ]
     parts = [
@@ -47,7 +51,7 @@ def rejects_parts(disk: Disk, output: Path, stream: str) -> list[Path]:
 
 
 def version_of(disk: Disk, part: Path) -> str:
-    """Of the collector that wrote it. *Raises* DamagedError."""
+    """Of the collector that wrote it. *Raises* DamagedError, NewerVersionError."""
     with _opened(disk, part) as file:
         metadata = file.metadata.metadata or {}
     return bytes(metadata.get(b"collector.version", b"")).decode("utf-8", "replace")
@@ -78,6 +82,13 @@ def write_lines(disk: Disk, part: Path, lines: Path) -> int:
     return left_out
 
 
+def _versions(disk: Disk, root: Path) -> list[str]:
+    names = _names(disk, root, "v=")
+    for name in names:
+        check_schema_version(root / name, name.removeprefix("v="))
+    return names
+
+
 def _names(disk: Disk, folder: Path, prefix: str) -> list[str]:
     try:
         return [name for name in disk.listdir(folder) if name.startswith(prefix)]
@@ -90,6 +101,8 @@ def _opened(disk: Disk, part: Path) -> Iterator[pq.ParquetFile]:
     fd = disk.open(part, os.O_RDONLY | os.O_NOFOLLOW)
     try:
         with pq.ParquetFile(pa.BufferReader(pa.py_buffer(disk.map_read_only(fd)))) as file:
+            version = (file.metadata.metadata or {}).get(b"collector.schema_version", b"")
+            check_schema_version(part, version.decode("ascii", "replace"))
             yield file
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         raise DamagedError(

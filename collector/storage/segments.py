@@ -195,15 +195,21 @@ class MappedSegment:
         return bytes(salt)
 
     def header_at(self, offset: int) -> BlockHeader | None:
-        """The block header there, if it checks out by itself; its payload may not."""
+        """The block header there, if it checks out by itself; its payload may not.
+
+        *Raises*: NewerVersionError for one that does, and is of a version not known here.
+        """
         if offset + BLOCK_HEADER_BYTES > self.size_bytes:
             return None
         magic, version, flags, *numbers = _BLOCK.unpack_from(self._view, offset)
         (crc,) = _CRC.unpack_from(self._view, offset + _BLOCK.size)
-        if magic != _BLOCK_MAGIC or version != SEGMENT_VERSION:
+        if magic != _BLOCK_MAGIC or crc != crc32(self._view[offset : offset + _BLOCK.size], self._seed):
             return None
-        if crc != crc32(self._view[offset : offset + _BLOCK.size], self._seed):
-            return None
+        if version > SEGMENT_VERSION:
+            raise NewerVersionError(
+                f"{self.path}: the block at byte {offset} has version {version}, this one knows"
+                f" {SEGMENT_VERSION}; use a newer one"
+            )
         seq, connection, length, records, collected_at_us, held_us, synced_seq = numbers
         return BlockHeader(seq, connection, flags, length, records, collected_at_us, held_us, synced_seq)
 

@@ -55,7 +55,7 @@ def segment(number: int, salt: bytes, *blocks: bytes) -> tuple[str, bytes]:
 
 
 def journal(synced: int) -> bytes:
-    """Six blocks in three segments, each sealed when those ``synced`` before it were durable; and a free one."""
+    """Six blocks in three segments, each sealed when those ``synced`` before were durable; a free one."""
     first, second, third = SALTS
     blocks = {seq: max(0, seq - synced) for seq in range(1, 7)}
     return packed(

@@ -70,9 +70,8 @@ def _sent(data: bytes) -> tuple[socket.socket, threading.Thread]:
     ours, theirs = socket.socketpair()
 
     def send() -> None:
-        with theirs:
-            with contextlib.suppress(BrokenPipeError):
-                theirs.sendall(data)
+        with theirs, contextlib.suppress(BrokenPipeError):
+            theirs.sendall(data)
 
     thread = threading.Thread(target=send)
     thread.start()

@@ -27,6 +27,7 @@ from collector.core.messages import FileKind, StagedFile
 from collector.core.resends import U64
 from collector.errors import StorageError
 from collector.storage.fs import Disk
+from collector.storage.layout import check_schema_version
 from collector.storage.verify.chain import Decided
 from collector.storage.verify.findings import Finding, Kind
 
@@ -168,7 +169,7 @@ def check_file(
 ) -> Checked:
     """Everything about one file; its rows go to ``take``. *Blocks* for one read of it.
 
-    ``expected``: what its footer must say. *Raises*: StorageError when the disk cannot be read.
+    ``expected``: what its footer must say. *Raises*: StorageError when the disk cannot be read; NewerVersionError.
     """
     path = root / file.final
     try:
