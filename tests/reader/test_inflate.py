@@ -5,12 +5,15 @@ from __future__ import annotations
 import gzip
 import zlib
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from collector.core.framing import Framer
 from collector.reader.inflate import PIECE_BYTES, Inflater, header_bytes
+from collector.reader.intake import Intake
 
 TEXTS = st.lists(st.binary(max_size=300), max_size=6)
 
@@ -121,3 +124,25 @@ def test_header_length() -> None:
     whole = member(b"", extra=True, name=True, comment=True, crc=True)[: 10 + 6 + 5 + 8 + 2]
     assert header_bytes(whole) == len(whole)
     assert all(header_bytes(whole[:n]) == 0 for n in range(len(whole)))
+
+
+def test_one_turn_takes_a_bounded_amount_of_text() -> None:
+    """However much a few bytes become: between two looks at the clock it is at most 4 MiB."""
+    taken = []
+
+    class Counting(Inflater):
+        def pull(self) -> bytes:
+            piece = super().pull()
+            taken.append(len(piece))
+            return piece
+
+    text = Counting()
+    intake = Intake(text, Framer(1 << 20), _never, _never, seal_interval_s=1.0)
+    text.push(gzip.compress(b"\n" * (64 << 20)))
+    intake.pump(0.0, lambda: True)
+    assert 0 < sum(taken) <= 4 << 20
+    assert intake.deadline == 0.0, "the rest is next"
+
+
+def _never(*_: object) -> Any:
+    raise AssertionError

@@ -418,9 +418,17 @@ def test_an_oversized_record_is_a_block_of_its_own(start: Start) -> None:
     assert msgspec.msgpack.decode(oversized, type=Oversized).length == 3_000_000
 
 
-def test_a_bomb_does_not_fill_the_memory(start: Start) -> None:
-    """A GiB of zeros from one MB: the reader stays small and answers all the while."""
-    bomb = b"".join(gzip.compress(bytes(64 << 20), 1) for _ in range(16))
+@pytest.mark.parametrize(
+    ("filler", "members", "records"),
+    [
+        pytest.param(b"\0", 4, 2, id="256 MiB of zeros"),
+        pytest.param(b"\0", 160, 2, id="10 GiB of zeros", marks=pytest.mark.matrix),
+        pytest.param(b"\n", 8, 1, id="512 MiB of line ends", marks=pytest.mark.matrix),
+    ],
+)
+def test_a_bomb_does_not_fill_the_memory(start: Start, filler: bytes, members: int, records: int) -> None:
+    """GiB from MB, as one record or as none: the reader stays small and answers all the while."""
+    bomb = gzip.compress(filler * (64 << 20), 1) * members
     with HostileServer(
         answering(STREAM_HEAD, chunked(bomb, 65536), chunked(gzip.compress(b"\n{}\n")), LAST_CHUNK)
     ) as s:
@@ -430,8 +438,9 @@ def test_a_bomb_does_not_fill_the_memory(start: Start) -> None:
         peak_kib = int(
             (Path("/proc") / str(reader.process.pid) / "status").read_text().split("VmHWM:")[1].split()[0]
         )
-    assert (closed.outcome, closed.records) == (Outcome.ENDED, 2)
+    assert (closed.outcome, closed.records) == (Outcome.ENDED, records)
     assert peak_kib < 200_000
+    assert len(reader.all(Progress)) >= int(closed.held_us / 5e6), "a word at least every five seconds"
 
 
 # ---------------------------------------------------------------- saved files
