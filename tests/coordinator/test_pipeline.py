@@ -14,16 +14,20 @@ from collector.core.ledger import LogState
 from collector.core.messages import (
     Block,
     BlockDone,
+    Claims,
     ConnectionRow,
     Decode,
+    Keep,
+    Poisoned,
     Ready,
     Stage,
     StageConnections,
     Staged,
     Totals,
 )
+from collector.core.poison import FORGIVEN_LIMIT
 from collector.core.resends import ResendIndex
-from collector.core.supervision import RESTART_LIMIT, Death
+from collector.core.supervision import RESTART_LIMIT, Death, Phase, ProgressSnapshot
 from collector.errors import ChildFailedError
 
 CONNECTIONS = StageConnections(
@@ -39,6 +43,19 @@ def done(seq: int) -> BlockDone:
     return BlockDone(seq, 5, 0, 0, 0, 0, (1,), 0)
 
 
+def claims(seq: int, *ids: int) -> Claims:
+    """Of its first lines."""
+    low, lines = np.array(ids, "<u8"), np.arange(len(ids), dtype="<i4")
+    return Claims(seq, np.zeros(len(ids), "<u8").tobytes(), low.tobytes(), lines.tobytes())
+
+
+def crash(seq: int, line: int = -1, signal: str = "SIGSEGV") -> Death:
+    return Death(f"signal {signal}", signal, 0, ProgressSnapshot(1, Phase.DECODING, seq, line))
+
+
+KILLED = Death("signal SIGKILL", signal="SIGKILL")
+
+
 @dataclass
 class Decoder:
     """A child as the pipeline sees it. ``reaping`` is held until the test lets it go."""
@@ -48,7 +65,8 @@ class Decoder:
     says: asyncio.Queue = field(default_factory=asyncio.Queue)
     told: list = field(default_factory=list)
     reaped: asyncio.Event = field(default_factory=asyncio.Event)
-    death: Death = Death("signal SIGKILL", signal="SIGKILL")
+    death: Death = KILLED
+    killed: bool = False
 
     async def receive(self):
         return await self.says.get()
@@ -60,7 +78,11 @@ class Decoder:
         await self.reaped.wait()
         return self.death
 
-    def die(self) -> None:
+    def kill(self) -> None:
+        self.killed = True
+
+    def die(self, death: Death | None = None) -> None:
+        self.death = death or self.death
         self.says.put_nowait(None)
         self.reaped.set()
 
@@ -93,7 +115,8 @@ class Commits:
 class Rehearsal:
     """A running pipeline with its decoders, in the order they were started."""
 
-    def __init__(self, decoders: int) -> None:
+    def __init__(self, decoders: int, *, come_up: bool = True) -> None:
+        self.come_up = come_up
         self.decoders: list[Decoder] = []
         self.started: asyncio.Queue[Decoder] = asyncio.Queue()
         self.commits = Commits()
@@ -111,7 +134,8 @@ class Rehearsal:
         decoder = Decoder(name)
         self.decoders.append(decoder)
         self.started.put_nowait(decoder)
-        decoder.says.put_nowait(Ready(1))
+        if self.come_up:
+            decoder.says.put_nowait(Ready(1))
         return decoder
 
     async def settled(self) -> None:
@@ -226,3 +250,132 @@ def test_a_decoder_that_keeps_dying_ends_the_pipeline():
         return len(stage.decoders)
 
     assert asyncio.run(run()) == RESTART_LIMIT + 1
+
+
+def test_a_decoder_that_never_came_up_ends_the_pipeline():
+    """It is not tried again, and the message says that it cannot start."""
+
+    async def run() -> int:
+        stage = Rehearsal(decoders=2, come_up=False)
+        await stage.settled()
+        for decoder in stage.decoders:
+            decoder.reaped.set()
+        stage.decoders[0].die(Death("exit code 1", exit_code=1))
+        with pytest.raises(ExceptionGroup) as failure:
+            await stage.task
+        assert failure.group_contains(ChildFailedError, match="decoder 1 cannot start")
+        return len(stage.decoders)
+
+    assert asyncio.run(run()) == 2
+
+
+# ---------------------------------------------------------------- poison
+
+
+@play(decoders=1)
+async def test_a_line_that_kills_twice_is_a_reject(stage):
+    """First its block is done with care, then without it; neither death counts, nor delays anything."""
+    stage.pipeline.accepted((block(1), block(2)))
+    await stage.settled()
+    stage.decoders[0].die(crash(1))
+    await stage.settled()
+    assert [(o.block.seq, o.careful) for o in stage.decoders[1].orders(Decode)] == [(1, True), (2, False)]
+    stage.decoders[1].die(crash(1, 3))
+    await stage.settled()
+    first, second = stage.decoders[2].orders(Decode)
+    assert first.poison == {3: "the decoder died of it (signal SIGSEGV)"}
+    assert (second.careful, second.poison) == (False, {})
+
+
+@play(decoders=1)
+async def test_forgiven_deaths_never_end_the_collector_alone(stage):
+    """More of them than the restart limit, then kills up to it: it still goes on."""
+    for seq in range(1, RESTART_LIMIT + 6):
+        stage.pipeline.accepted((block(seq),))
+        stage.decoders[-1].die(crash(seq))
+        await stage.settled()
+    deaths = len(stage.decoders)
+    stage.decoders[-1].die()
+    await stage.settled()
+    assert len(stage.decoders) == deaths + 1, "the first that counts, so its successor starts at once"
+
+
+def test_a_decoder_that_dies_of_everything_ends_the_pipeline():
+    """Not for want of restarts: what it says is that decoding is broken and nothing lost."""
+
+    async def run() -> int:
+        stage = Rehearsal(decoders=1)
+        for seq in range(1, FORGIVEN_LIMIT + 2):
+            decoder = await stage.started.get()
+            decoder.die(crash(seq))
+        with pytest.raises(ExceptionGroup) as failure:
+            await stage.task
+        assert failure.group_contains(ChildFailedError, match="decoding is broken.*[Nn]othing is lost")
+        return len(stage.decoders)
+
+    assert asyncio.run(run()) == FORGIVEN_LIMIT + 1
+
+
+@play(decoders=2)
+async def test_a_line_that_claimed_nothing_is_a_reject_and_that_is_all(stage):
+    """What failed before its block ever asked is not why anything was dropped."""
+    stage.pipeline.accepted((block(1), block(2)))
+    await stage.settled()
+    first, second = stage.decoders
+    first.says.put_nowait(Poisoned(1, {0: "decoding it failed (MemoryError)"}))
+    first.says.put_nowait(claims(1, 8, 9))
+    await stage.settled()
+    assert [keep.seq for keep in first.orders(Keep)] == [1]
+    assert not first.killed
+    assert not second.killed
+
+
+@play(decoders=2)
+async def test_a_line_that_had_claimed_its_id_voids_all_claims(stage):
+    """Its decoder and its peer are ended and replaced, their files forgotten, and what was a resend is a row.
+
+    Block 1 claimed an id, block 2 was told it is a resend; then block 1 runs again and that line fails.
+    """
+    stage.pipeline.accepted((block(1), block(2)))
+    await stage.settled()
+    first, second = stage.decoders
+    first.says.put_nowait(claims(1, 8))
+    await stage.settled()
+    second.says.put_nowait(claims(2, 8))
+    await stage.settled()
+    assert second.orders(Keep)[0].drop == np.array([0], "<u4").tobytes()
+    first.die()
+    await stage.settled()
+    assert [order.block.seq for order in second.orders(Decode)] == [2, 1]
+    second.says.put_nowait(Poisoned(1, {0: "decoding it failed (MemoryError)"}))
+    second.says.put_nowait(done(1))
+    await stage.settled()
+    third = stage.decoders[2]
+    assert second.killed
+    assert third.killed, "whoever is there: what it says is of no use any more"
+    second.die()
+    third.die()
+    await stage.settled()
+    assert {"1-1-2-", "1-2-1-"} <= set(stage.commits.forgotten)
+    orders = {order.block.seq: order for decoder in stage.decoders[3:] for order in decoder.orders(Decode)}
+    assert orders[1].poison == {0: "decoding it failed (MemoryError)"}
+    asker = next(decoder for decoder in stage.decoders[3:] if orders[2] in decoder.told)
+    asker.says.put_nowait(claims(2, 8))
+    await stage.settled()
+    assert asker.orders(Keep)[-1].drop == b""
+
+
+@play(decoders=1)
+async def test_what_a_dead_decoder_had_staged_is_forgotten_when_claims_are_void(stage):
+    """The only decoder dies of a line that holds an id: nobody else is left to clear up after it."""
+    stage.pipeline.accepted((block(1),))
+    await stage.settled()
+    stage.decoders[0].says.put_nowait(claims(1, 7, 8))
+    await stage.settled()
+    stage.decoders[0].die(crash(1, signal="SIGKILL"))
+    await stage.settled()
+    stage.decoders[1].die(crash(1, 1))
+    await stage.settled()
+    assert stage.commits.forgotten == ["1-1-1-", "1-1-2-", "1-1-3-"]
+    (order,) = stage.decoders[2].orders(Decode)
+    assert (order.attempt, set(order.poison)) == (4, {1})
