@@ -57,9 +57,10 @@ class Simulator:
     ``await service.close()``. *Raises* ``ConfigurationError`` for a port, file or certificate it cannot use.
     """
 
-    def __init__(self, settings: SimulatorSettings) -> None:
+    def __init__(self, settings: SimulatorSettings, source: Source | None = None) -> None:
+        """``source`` stands in for the hits that the settings describe."""
         self.settings = settings
-        self.source: Source = _source(settings)
+        self.source: Source = source or _source(settings)
         self._context = _tls_context(settings)
         self._production = Production(settings.hits_per_second, _total(settings, self.source))
         self._slots = Slots(settings, self._production, self.source)
@@ -72,9 +73,9 @@ class Simulator:
         self._started_s = 0.0
 
     @classmethod
-    async def start(cls, settings: SimulatorSettings) -> Self:
+    async def start(cls, settings: SimulatorSettings, source: Source | None = None) -> Self:
         """A service that listens."""
-        return await cls(settings).__aenter__()
+        return await cls(settings, source).__aenter__()
 
     async def __aenter__(self) -> Self:
         self._started_s = time.monotonic()

@@ -29,8 +29,10 @@ from collector.simulator.hits import indices_of
 from collector.simulator.requestlog import Request, floor_violations, held_together
 from collector.simulator.server import Simulator
 from collector.simulator.settings import SimulatorSettings
-from collector.storage.commitlog import CommitLog
+from collector.simulator.slots import Source
+from collector.storage.archive import all_entries
 from collector.storage.fs import DISK
+from collector.storage.layout import StateFolder
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 60.0
@@ -50,12 +52,12 @@ def wait_until(
 class Service:
     """The simulator on a thread of its own."""
 
-    def __init__(self, settings: SimulatorSettings) -> None:
+    def __init__(self, settings: SimulatorSettings, source: Source | None = None) -> None:
         self.settings = settings
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
-        self.simulator: Simulator = self._call(Simulator.start(settings))
+        self.simulator: Simulator = self._call(Simulator.start(settings, source))
 
     def _call(self, work):
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE_S)
@@ -182,16 +184,7 @@ class Collector:
         return state
 
     def entries(self) -> list[tuple[int, Entry]]:
-        log = CommitLog.open(DISK, self._copy_of_log())
-        try:
-            return list(log.entries())
-        finally:
-            log.close()
-
-    def _copy_of_log(self) -> Path:
-        copy = self.folder / "commit-log-copy"
-        copy.write_bytes((self.state / "commit.log").read_bytes())
-        return copy
+        return list(all_entries(DISK, StateFolder(self.state)))
 
     def rows(self) -> int:
         """Committed so far."""
