@@ -7,10 +7,12 @@ goes on after its last accepted record, since the reader cuts a file into the sa
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+import hashlib
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from collector.coordinator.committer import STORAGE_RETRY_S, Committer, StorageThread
 from collector.coordinator.intake import Intake
@@ -19,6 +21,8 @@ from collector.core.messages import Block, Closed, Opened, Outcome, Progress, Re
 from collector.errors import DamagedError, NoSpaceError
 from collector.storage.fs import Disk
 from collector.telemetry import log
+
+_READ_BYTES: Final = 1 << 20
 
 Unpack = Callable[[Path], Path]
 """Writes a file's records as lines to another file, which is removed once it is read.
@@ -64,17 +68,18 @@ class Files:
 
     async def run(self, paths: Sequence[Path]) -> list[str]:
         """Returns once every record is accepted; gives what is wrong with files that are damaged."""
-        sizes = {path: path.stat().st_size for path in paths}
-        self.progress.bytes_total = sum(sizes[path] for path in paths)
+        sizes = {path: self._disk.size(path) for path in paths if self._disk.exists(path)}
+        self.progress.bytes_total = sum(sizes.get(path, 0) for path in paths)
         faults = []
         try:
             for path in paths:
                 if self._stopping:
                     break
+                size = sizes.get(path, 0)
                 self.progress.path = path
-                if (fault := await self._read(path, sizes[path])) is not None:
+                if (fault := await self._read(path, size)) is not None:
                     faults.append(fault)
-                self._done_bytes += sizes[path]
+                self._done_bytes += size
                 self.progress.bytes_read = self._done_bytes
         finally:
             self._thread.close()
@@ -82,16 +87,19 @@ class Files:
 
     async def _read(self, path: Path, size: int) -> str | None:
         try:
-            sha256 = await self._thread.run(lambda: self._disk.sha256(path))
-            if self._is_known(sha256):
-                log("file.skipped", path=path, records=self._accepted(sha256))
-                return None
-            async with self._unpacked(path) as readable:
-                closed = await self._read_through(path, readable, sha256, size)
+            found = await self._find(path)
+        except FileNotFoundError:
+            return f"{path}: it is gone"
         except DamagedError as error:
             return str(error)
-        except FileNotFoundError:
-            return f"{path}: it was there and is gone"
+        if found is None:
+            return None
+        sha256, readable = found
+        try:
+            closed = await self._read_through(path, readable, sha256, size)
+        finally:
+            if readable != path:
+                self._disk.unlink(readable)
         if closed is None:
             return None
         records = self._accepted(sha256)
@@ -101,17 +109,35 @@ class Files:
         log("file.read", connection=closed.connection, path=path, records=records)
         return None
 
+    async def _find(self, path: Path) -> tuple[bytes, Path] | None:
+        """What it is known by, and what the reader is to read for it; ``None``: nothing."""
+        sha256 = await self._thread.run(lambda: self._sha256(path))
+        if self._stopping:
+            return None
+        if self._is_known(sha256):
+            log("file.skipped", path=path, records=self._accepted(sha256))
+            return None
+        return sha256, path if self._unpack is None else await self._unpacked(path, self._unpack)
+
+    def _sha256(self, path: Path) -> bytes:
+        """Of the whole file, unless it is stopped, when nobody asks for it any more."""
+        digest = hashlib.sha256()
+        fd = self._disk.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        try:
+            offset = 0
+            while not self._stopping and (chunk := self._disk.pread(fd, _READ_BYTES, offset)):
+                digest.update(chunk)
+                offset += len(chunk)
+        finally:
+            self._disk.close(fd)
+        return digest.digest()
+
     def _is_known(self, sha256: bytes) -> bool:
         known = self._committer.ledger.files.get(sha256)
         return known is not None and known.records is not None and self._accepted(sha256) >= known.records
 
-    @asynccontextmanager
-    async def _unpacked(self, path: Path) -> AsyncIterator[Path]:
-        """What the reader is to read for it."""
-        unpack = self._unpack
-        if unpack is None:
-            yield path
-            return
+    async def _unpacked(self, path: Path, unpack: Unpack) -> Path:
+        """Waits for room."""
         while True:
             try:
                 readable = await self._thread.run(lambda: unpack(path))
@@ -120,25 +146,27 @@ class Files:
                 log("storage.full", what="records", reason=str(error), retry_s=STORAGE_RETRY_S)
                 await asyncio.sleep(STORAGE_RETRY_S)
         self._scale = self._disk.size(path) / max(1, self._disk.size(readable))
-        try:
-            yield readable
-        finally:
-            self._disk.unlink(readable)
+        return readable
 
     async def _read_through(self, path: Path, readable: Path, sha256: bytes, size: int) -> Closed | None:
         """``None``: it was stopped, or a reader died behind the last record."""
-        while not self._stopping and not self._is_known(sha256):
+        while not self._is_known(sha256):
             closed = await self._read_once(path, readable, sha256, size)
+            if self._stopping or closed is None:
+                return None
             if closed.outcome is not Outcome.READER_DIED:
-                return None if self._stopping else closed
+                return closed
         return None
 
-    async def _read_once(self, path: Path, readable: Path, sha256: bytes, size: int) -> Closed:
+    async def _read_once(self, path: Path, readable: Path, sha256: bytes, size: int) -> Closed | None:
+        """``None``: it was stopped before it began."""
         await self._intake.ready.wait()
         number = self._committer.ledger.next_connection
         skip = self._accepted(sha256)
         self._reading[number] = sha256
         await self._committer.append(FileOpened(number, sha256, str(path), size))
+        if self._stopping:  # a reader that was told to stop would read on with the next order
+            return None
         log("file.opened", connection=number, path=path, bytes=size, skip_records=skip)
         self._over = asyncio.get_running_loop().create_future()
         self._intake.connect(ReadFile(number, str(readable), skip, self._intake.held_us))

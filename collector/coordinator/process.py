@@ -277,13 +277,19 @@ class Coordinator:
 
     async def _drain(self, deadline_s: float | None) -> None:
         began_s = time.monotonic()
+        hurry: asyncio.Task[None] | None = None
         try:
-            async with asyncio.timeout_at(deadline_s):
+            async with asyncio.timeout_at(deadline_s) as limit:
+                if deadline_s is None:
+                    hurry = asyncio.create_task(self._stop_when_wanted(lambda: self._hurry(limit)))
                 await self.committer.appended()
                 await self.pipeline.drained()
                 await self.book.settle(draining=True)
         except TimeoutError:
             pass
+        finally:
+            if hurry is not None:
+                hurry.cancel()
         left = self.pipeline.left_blocks()
         self._nothing_left = not left
         log(
@@ -292,6 +298,10 @@ class Coordinator:
             left_records=sum(block.records for block in left),
             duration_s=time.monotonic() - began_s,
         )
+
+    def _hurry(self, limit: asyncio.Timeout) -> None:
+        """Everything is read; what is not committed in time is so by the next run."""
+        limit.reschedule(asyncio.get_running_loop().time() + self.settings.run.drain_s)
 
     async def _accompany(self, companion: Companion) -> None:
         """A defect in what only looks on must not end the intake."""
