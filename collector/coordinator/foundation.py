@@ -11,7 +11,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -29,9 +29,11 @@ from collector.storage.floor import FloorFile
 from collector.storage.fs import DISK
 from collector.storage.ids import RunLimits, RunSet
 from collector.storage.journal import Recovered
+from collector.storage.journal_survey import Loss, surveyed
 from collector.storage.layout import StateFolder, new_instance, stream_name
 from collector.storage.lock import StateLock
-from collector.storage.recovery import RecoveredState, recover_state
+from collector.storage.recovery import RECOVER_ONLY, RecoveredState, WaysOn, gap_of, recover_state
+from collector.storage.segments import list_segments
 from collector.telemetry import log
 
 MEMORY_ROOT: Final = Path("/dev/shm")  # noqa: S108 - tmpfs is what durability = "memory" means
@@ -67,11 +69,13 @@ class Foundation:
 
 
 @contextmanager
-def lay_foundation(settings: Settings, credentials: Credentials | None = None) -> Iterator[Foundation]:
+def lay_foundation(
+    settings: Settings, credentials: Credentials | None = None, ways_on: WaysOn = RECOVER_ONLY
+) -> Iterator[Foundation]:
     """Takes the state folder and recovers it; gives it up at the end of the ``with`` block.
 
     *Raises*: InUseError; ConfigurationError when the folder belongs to another stream or the file
-    systems do not fit; StorageError when something durable is damaged.
+    systems do not fit, or ``ways_on`` does not; StorageError when something durable is damaged.
     """
     state = StateFolder(settings.state.folder)
     _make_folders(state, settings.output.folder)
@@ -81,65 +85,134 @@ def lay_foundation(settings: Settings, credentials: Credentials | None = None) -
             log("orphans.ended")
         commit_log = CommitLog.open(DISK, state.commit_log)
         try:
-            yield _recovered(settings, credentials, state, lock, commit_log, orphaned=orphaned)
+            yield _Start(settings, state, lock, commit_log, orphaned).recovered(credentials, ways_on)
         finally:
             commit_log.close()
 
 
-def _recovered(
-    settings: Settings,
-    credentials: Credentials | None,
-    state: StateFolder,
-    lock: StateLock,
-    commit_log: CommitLog,
-    *,
-    orphaned: bool,
-) -> Foundation:
-    ledger = LogState()
-    for number, entry in commit_log.entries():
-        ledger.fold(number, entry)
-    _introduce(settings, commit_log, ledger)
-    journal, journal_bytes = _journal_folder(settings, state, ledger)
-    _note_lost_memory(settings, journal, commit_log, ledger)
-    DISK.make_folder(journal)
-    found = recover_state(
-        DISK,
-        state,
-        settings.output.folder,
-        journal=journal,
-        commit_log=commit_log,
-        ledger=ledger,
-        mode=settings.output.mode,
-    )
-    _say_recovered(found)
-    floor = FloorFile(DISK, state.floor, FloorRecord)
-    record, existed = floor.read()
-    if settings.stream.url:
-        _open_connections(commit_log, ledger, found.journal)
-        _close_connections(commit_log, ledger, record, found.journal)
-    watched = (settings.output.folder, state.root)
-    limits = RunLimits(round(settings.resends.window_s * 1e6), settings.resends.max_ids)
-    return Foundation(
-        state=state,
-        lock=lock,
-        commit_log=commit_log,
-        ledger=ledger,
-        runs=RunSet(DISK, state.ids, limits),
-        journal=journal,
-        journal_bytes=journal_bytes,
-        journal_found=found.journal,
-        watched=watched,
-        floor=floor,
-        floor_record=record,
-        floor_existed=existed,
-        boot_id=DISK.read_file("/proc/sys/kernel/random/boot_id").decode().strip(),
-        orphaned=orphaned,
-        fingerprint=_fingerprint(settings, ledger.instance, credentials),
-    )
+@dataclass(frozen=True, slots=True)
+class _Start:
+    settings: Settings
+    state: StateFolder
+    lock: StateLock
+    commit_log: CommitLog
+    orphaned: bool
+    ledger: LogState = field(default_factory=LogState)
 
+    def recovered(self, credentials: Credentials | None, ways_on: WaysOn) -> Foundation:
+        settings, state, ledger = self.settings, self.state, self.ledger
+        for number, entry in self.commit_log.entries():
+            ledger.fold(number, entry)
+        self._introduce()
+        journal, journal_bytes = _journal_folder(settings, state, ledger)
+        _refuse_other_journal(settings, state, ledger)
+        self._note_lost_memory(journal)
+        DISK.make_folder(journal)
+        found = recover_state(
+            DISK,
+            state,
+            settings.output.folder,
+            journal=journal,
+            commit_log=self.commit_log,
+            ledger=ledger,
+            mode=settings.output.mode,
+            ways_on=ways_on,
+            read_again=not settings.stream.url,
+        )
+        _say_recovered(found)
+        floor = FloorFile(DISK, state.floor, FloorRecord)
+        record, existed = floor.read()
+        if settings.stream.url:
+            self._open_connections(found.journal)
+            self._close_connections(record, found.journal)
+        limits = RunLimits(round(settings.resends.window_s * 1e6), settings.resends.max_ids)
+        return Foundation(
+            state=state,
+            lock=self.lock,
+            commit_log=self.commit_log,
+            ledger=ledger,
+            runs=RunSet(DISK, state.ids, limits),
+            journal=journal,
+            journal_bytes=journal_bytes,
+            journal_found=found.journal,
+            watched=(settings.output.folder, state.root),
+            floor=floor,
+            floor_record=record,
+            floor_existed=existed,
+            boot_id=DISK.read_file("/proc/sys/kernel/random/boot_id").decode().strip(),
+            orphaned=self.orphaned,
+            fingerprint=_fingerprint(settings, ledger.instance, credentials),
+        )
 
-def _append(commit_log: CommitLog, ledger: LogState, entry: Entry) -> None:
-    ledger.fold(commit_log.append(entry), entry)
+    def _append(self, *entries: Entry) -> None:
+        last = self.commit_log.append_all(entries)
+        for number, entry in enumerate(entries, last - len(entries) + 1):
+            self.ledger.fold(number, entry)
+
+    def _introduce(self) -> None:
+        settings, ledger = self.settings, self.ledger
+        name = stream_name(settings.stream.name)
+        segment = urlsplit(settings.stream.url).path.rpartition("/")[2]
+        if not ledger.instance:
+            self._append(Made(new_instance(), name, segment, now_us()))
+        if (ledger.stream, ledger.url_segment) != (name, segment):
+            raise ConfigurationError(
+                f"{settings.state.folder} was made for stream {ledger.stream!r}"
+                + (
+                    f" at a URL that ends in {ledger.url_segment!r}"
+                    if ledger.url_segment
+                    else " of saved files"
+                )
+                + f", not for {name!r}"
+                + (f" at one that ends in {segment!r}" if segment else " of saved files")
+                + "; give each stream its own --state, or its own --output"
+            )
+
+    def _note_lost_memory(self, journal: Path) -> None:
+        """A connection was open, and the memory it was accepted into is gone: the host restarted."""
+        ledger = self.ledger
+        open_ = [
+            at.number for at in ledger.connections.values() if at.opened is not None and at.closed is None
+        ]
+        if self.settings.journal.durability != "memory" or journal.exists() or not open_:
+            return
+        after = max(ledger.last_block, ledger.durable_block)
+        text = f"the host restarted, and {journal} is gone; blocks after block {after} may have been accepted"
+        loss = Loss(after + 1, after, 0, max(open_), 0, 0, text)
+        self._append(Lost(loss.first, loss.last, 0), gap_of(loss, ledger))
+        log("journal.lost", first=loss.first, reason=text)
+
+    def _open_connections(self, found: Recovered) -> None:
+        """Blocks can be durable before the log has heard of their connection; its number is taken."""
+        ledger = self.ledger
+        for block in found.blocks:
+            known = ledger.connections.get(block.connection)
+            forgotten = block.connection <= ledger.forgotten_connection
+            if forgotten or (known is not None and known.opened is not None):
+                continue
+            before = [at.number for at in ledger.connections.values() if at.opened is not None]
+            after = max(before, default=0)
+            self._append(ConnectionOpened(block.connection, block.collected_at_us, 0, {}, after))
+
+    def _close_connections(self, record: FloorRecord | None, found: Recovered) -> None:
+        """A connection that the last run did not see end, ends where its floor record says at the latest."""
+        ledger = self.ledger
+        known_us = held_until_us(record) if record is not None else 0
+        for connection in list(ledger.connections.values()):
+            if connection.opened is None or connection.closed is not None:
+                continue
+            blocks = [block for block in found.blocks if block.connection == connection.number]
+            last_us = max([connection.opened.opened_us, *(block.collected_at_us for block in blocks)])
+            closed = Closed(
+                connection=connection.number,
+                outcome=Outcome.LOST,
+                detail="the collector ended while this connection was open",
+                closed_at_us=max(last_us, min(known_us, now_us())),
+                opened_at_us=connection.opened.opened_us,
+                records=connection.committed.records + sum(block.records for block in blocks),
+            )
+            held_us = max([ledger.next_held_us, *(block.held_us for block in blocks)])
+            self._append(ConnectionClosed(closed, held_us))
 
 
 # ---------------------------------------------------------------- whose folder it is
@@ -147,26 +220,12 @@ def _append(commit_log: CommitLog, ledger: LogState, entry: Entry) -> None:
 
 def _make_folders(state: StateFolder, output: Path) -> None:
     DISK.make_folder(output, 0o755)
+    DISK.settle_folder(output)
     state.make(DISK)
     if os.stat(state.staging).st_dev != os.stat(output).st_dev:
         raise ConfigurationError(
             f"{state.staging} and {output} are on different file systems: a part becomes visible by a rename,"
             " so give --state a folder on the output's file system"
-        )
-
-
-def _introduce(settings: Settings, commit_log: CommitLog, ledger: LogState) -> None:
-    name = stream_name(settings.stream.name)
-    segment = urlsplit(settings.stream.url).path.rpartition("/")[2]
-    if not ledger.instance:
-        _append(commit_log, ledger, Made(new_instance(), name, segment, now_us()))
-    if (ledger.stream, ledger.url_segment) != (name, segment):
-        raise ConfigurationError(
-            f"{settings.state.folder} was made for stream {ledger.stream!r}"
-            + (f" at a URL that ends in {ledger.url_segment!r}" if ledger.url_segment else " of saved files")
-            + f", not for {name!r}"
-            + (f" at one that ends in {segment!r}" if segment else " of saved files")
-            + "; give each stream its own --state, or its own --output"
         )
 
 
@@ -191,27 +250,43 @@ def _journal_folder(settings: Settings, state: StateFolder, ledger: LogState) ->
             f"{MEMORY_ROOT} has {available >> 20} MiB to give, and journal.durability = memory needs"
             f" {needed >> 20} MiB: make it larger, or set journal.durability = disk"
         )
-    return MEMORY_ROOT / f"livestream-collector-{ledger.instance}", min(settings.journal.max_bytes, available)
+    return _memory_journal(ledger), min(settings.journal.max_bytes, available)
 
 
-def _note_lost_memory(settings: Settings, journal: Path, commit_log: CommitLog, ledger: LogState) -> None:
-    """A connection was open, and the memory it was accepted into is gone: the host restarted."""
-    open_ = [at.number for at in ledger.connections.values() if at.opened is not None and at.closed is None]
-    if settings.journal.durability != "memory" or journal.exists() or not open_:
+def _memory_journal(ledger: LogState) -> Path:
+    return MEMORY_ROOT / f"livestream-collector-{ledger.instance}"
+
+
+def _refuse_other_journal(settings: Settings, state: StateFolder, ledger: LogState) -> None:
+    """Blocks accepted under the other ``journal.durability`` would be forgotten, their numbers used again."""
+    here, other, other_folder = settings.journal.durability, "memory", _memory_journal(ledger)
+    if here == "memory":
+        other, other_folder = "disk", state.journal
+    if not other_folder.exists() or not list_segments(DISK, other_folder).used:
         return
-    after = ledger.last_block
-    _append(commit_log, ledger, Lost(first=after + 1, last=after, records=0))
-    log(
-        "journal.lost",
-        first=after + 1,
-        reason="the host restarted; blocks after this one may have been accepted",
-    )
+    after = max(ledger.last_block, ledger.pending.last if ledger.pending is not None else 0)
+    with surveyed(DISK, other_folder, after_seq=after, written_off=ledger.lost) as survey:
+        if survey.kept or survey.losses:
+            raise ConfigurationError(
+                f"{other_folder} holds blocks that were accepted with journal.durability = {other} and are"
+                f" not committed: start and drain once with that setting, then change to {here}"
+            )
+    if other == "memory":
+        DISK.remove_folder(other_folder)
 
 
 # ---------------------------------------------------------------- what a crash left open
 
 
 def _say_recovered(found: RecoveredState) -> None:
+    if (batch := found.voided_batch) is not None:
+        log("batch.voided", batch=batch.batch, last=batch.last, reason="--redo-batch")
+    if found.voided_rows:
+        log("connections.voided", reason=found.voided_rows)
+    for loss in found.losses:
+        log("journal.lost", first=loss.first, last=loss.last, records=loss.records, reason=loss.text)
+    for fault in found.faults:
+        log("attention.needed", reason=fault)
     if found.journal.cut is not None:
         log("journal.cut", reason=str(found.journal.cut))
     if found.journal.blocks or found.redone_batch is not None or found.staged_removed:
@@ -221,36 +296,3 @@ def _say_recovered(found: RecoveredState) -> None:
             intents=int(found.redone_batch is not None),
             staged=found.staged_removed,
         )
-
-
-def _open_connections(commit_log: CommitLog, ledger: LogState, found: Recovered) -> None:
-    """Blocks can be durable before the log has heard of their connection; its number is taken."""
-    for block in found.blocks:
-        known = ledger.connections.get(block.connection)
-        if known is not None and known.opened is not None:
-            continue
-        before = [at.number for at in ledger.connections.values() if at.opened is not None]
-        after = max(before, default=0)
-        _append(commit_log, ledger, ConnectionOpened(block.connection, block.collected_at_us, 0, {}, after))
-
-
-def _close_connections(
-    commit_log: CommitLog, ledger: LogState, record: FloorRecord | None, found: Recovered
-) -> None:
-    """A connection that the last run did not see end, ends where its floor record says at the latest."""
-    known_us = held_until_us(record) if record is not None else 0
-    for connection in list(ledger.connections.values()):
-        if connection.opened is None or connection.closed is not None:
-            continue
-        blocks = [block for block in found.blocks if block.connection == connection.number]
-        last_us = max([connection.opened.opened_us, *(block.collected_at_us for block in blocks)])
-        closed = Closed(
-            connection=connection.number,
-            outcome=Outcome.LOST,
-            detail="the collector ended while this connection was open",
-            closed_at_us=max(last_us, min(known_us, now_us())),
-            opened_at_us=connection.opened.opened_us,
-            records=connection.committed.records + sum(block.records for block in blocks),
-        )
-        held_us = max([ledger.next_held_us, *(block.held_us for block in blocks)])
-        _append(commit_log, ledger, ConnectionClosed(closed, held_us))

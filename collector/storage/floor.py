@@ -61,6 +61,7 @@ class FloorFile(Generic[R]):
         self._whole = False
         if not self._disk.exists(self._path):
             return None, False
+        self._disk.fsync_folder(self._path.parent)  # whoever made it may have been killed before that
         content = self._disk.read_file(self._path, _FILE_BYTES + 1)
         slots = [slot for slot in (self._slot(content, index) for index in range(_SLOTS)) if slot]
         if not slots:

@@ -195,6 +195,18 @@ class Disk:
             self.mkdir(name, mode)
         self.fsync_folder(parent)
 
+    def settle_folder(self, path: AnyPath) -> None:
+        """Its name, and those of the folders above it, are durable from now on.
+
+        A process that was killed may have made them and synced nothing.
+        """
+        folder = os.path.dirname(os.path.abspath(path))
+        while os.access(folder, os.R_OK | os.W_OK):  # else it was not made by us, nor what is above it
+            self.fsync_folder(folder)
+            if folder == os.path.dirname(folder):
+                return
+            folder = os.path.dirname(folder)
+
     def mkdir(self, path: AnyPath, mode: int) -> None:
         """Exactly ``mode``, whatever the umask."""
         with _translated("mkdir", path):

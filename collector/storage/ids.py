@@ -255,6 +255,7 @@ class RunSet:
         self._folder = folder
         self._limits = limits
         self._runs: tuple[Run, ...] = ()
+        disk.fsync_folder(folder)  # a merged run's name may not be durable yet: what it replaces still is
         names = disk.listdir(folder)
         for name in names:
             if name.endswith(".run.new"):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, NewType
 
 from collector.core.messages import FileKind
-from collector.errors import ConfigurationError, NewerVersionError
+from collector.errors import ConfigurationError, DamagedError, NewerVersionError
 from collector.storage.fs import Disk
 
 SCHEMA_VERSION: Final = 1
@@ -24,6 +24,7 @@ Instance = NewType("Instance", str)
 """The random id made with a state folder: 16 hexadecimal digits."""
 
 _STREAM_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_INSTANCE: Final = re.compile(r"[0-9a-f]{16}")
 _VERSION: Final = re.compile(r"[0-9]{1,9}")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _RUN_NAME: Final = re.compile(r"([0-9]{12,18})-([0-9]{12,18})-([0-9]{1,18})\.run")
@@ -37,6 +38,15 @@ def stream_name(text: str) -> StreamName:
             " choose one with --stream"
         )
     return StreamName(text)
+
+
+def instance_id(text: str) -> Instance:
+    """As a commit log says it. *Raises* DamagedError for anything but 16 hexadecimal digits."""
+    if _INSTANCE.fullmatch(text) is None:
+        raise DamagedError(
+            f"the commit log's instance is {text[:80]!r}, expected 16 hexadecimal digits; restore it from a copy"
+        )
+    return Instance(text)
 
 
 def new_instance() -> Instance:
@@ -151,3 +161,4 @@ class StateFolder:
     def make(self, disk: Disk) -> None:
         for folder in (self.journal, self.staging, self.ids, self.resends, self.quarantine, self.retired):
             disk.make_folder(folder)
+        disk.settle_folder(self.journal)

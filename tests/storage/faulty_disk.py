@@ -213,11 +213,11 @@ class LossyDisk(Disk):
     Bytes and sizes are durable once their file is synced; names (created, renamed, removed, folders) once
     their folder is. Until then each may or may not have come to the disk, in any order, and a write may have
     come to it in part. Nothing else is assumed of a file system, but that a rename never leaves a file
-    without a name.
+    without a name. ``beside``: a folder of the same file system, where the tests' own has another.
     """
 
-    def __init__(self) -> None:
-        self._grave = Path(tempfile.mkdtemp(prefix="lossy-"))
+    def __init__(self, beside: Path | None = None) -> None:
+        self._grave = Path(tempfile.mkdtemp(prefix="lossy-", dir=beside))
         """A second name of every file that was touched: no inode is ever given again."""
         weakref.finalize(self, shutil.rmtree, self._grave, ignore_errors=True)
         self._contents: dict[int, Contents] = {}
