@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collector.core.framing import Framer
-from collector.errors import DamagedError
+from collector.errors import DamagedError, NewerVersionError
 from collector.reader.files import FileSource
 from collector.storage.fs import DISK
 from collector.storage.rejects import rejects_parts, version_of, write_lines
@@ -90,9 +90,9 @@ def test_a_part_says_which_version_wrote_it(tmp_path):
 
 
 def test_parts_of_one_stream_are_found_in_order(tmp_path):
-    """Every schema version, by date; other streams, temporary files and other folders are not."""
+    """By date, then instance and block; other streams, temporary files and other folders are not."""
     names = [
-        "rejects/v=2/stream=shop/date=2026-01-01/part-a-1.parquet",
+        "rejects/v=1/stream=shop/date=2026-01-01/part-a-1.parquet",
         "rejects/v=1/stream=shop/date=2026-01-02/part-a-2.parquet",
         "rejects/v=1/stream=shop/date=2026-01-02/part-b-1.parquet",
     ]
@@ -108,3 +108,12 @@ def test_parts_of_one_stream_are_found_in_order(tmp_path):
         (tmp_path / name).touch()
     assert rejects_parts(DISK, tmp_path, "shop") == [tmp_path / name for name in names]
     assert rejects_parts(DISK, tmp_path, "none") == []
+
+
+def test_parts_of_a_newer_schema_are_refused(tmp_path):
+    """What an older version makes of them nobody knows: use the newer one."""
+    part = tmp_path / "rejects/v=2/stream=shop/date=2026-01-01/part-a-1.parquet"
+    part.parent.mkdir(parents=True)
+    make_part(part, [b"x"])
+    with pytest.raises(NewerVersionError, match="v=2"):
+        rejects_parts(DISK, tmp_path, "shop")
