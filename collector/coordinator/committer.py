@@ -142,7 +142,7 @@ class Committer:
             files=len(files),
             bytes=sum(file.size for file in files),
             duration_s=time.monotonic() - began_s,
-            lag_s=time.time() - oldest.collected_at_us / 1e6,
+            lag_s=max(0.0, time.time() - oldest.collected_at_us / 1e6),
         )
         if counts.rejects:
             log(

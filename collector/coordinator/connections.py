@@ -120,9 +120,11 @@ def _is_first(connection: Connection, hour: int) -> bool:
 def _gap(connection: Connection, before: Closed) -> GapSeen:
     opened = connection.opened
     assert opened is not None  # noqa: S101 - the caller looked
+    # As it was measured, where it was: the wall clock may have jumped meanwhile.
+    gap_us = opened.wait_us or max(0, opened.opened_us - before.closed_at_us)
     judged = suspected_gap(
         before=before.outcome,
-        gap_s=max(0, opened.opened_us - before.closed_at_us) / 1e6,
+        gap_s=gap_us / 1e6,
         resends_at_start=connection.resends_at_start,
         cut_bytes=before.cut_bytes,
         reset=opened.reset,
@@ -130,7 +132,7 @@ def _gap(connection: Connection, before: Closed) -> GapSeen:
     return GapSeen(
         connection=opened.after,
         began_us=before.closed_at_us,
-        ended_us=opened.opened_us,
+        ended_us=before.closed_at_us + gap_us,
         reason=str(before.outcome),
         detail=before.detail,
         suspected=judged.suspected,
@@ -156,16 +158,18 @@ def _connection_row(connection: Connection, hour: int, gap_after: dict[int, GapS
     assert opened is not None  # noqa: S101 - only opened ones have hours
     counts = connection.hours.get(hour, NO_ROWS)
     is_first = _is_first(connection, hour)
-    is_last = closed is not None and closed.closed_at_us < hour + HOUR_US
+    # A clock that went back may have closed it before it was opened.
+    closed_us = 0 if closed is None else max(opened.opened_us, closed.closed_at_us)
+    is_last = closed is not None and hour == hour_of(closed_us)
     gap = gap_after.get(opened.after) if is_first else None
     return ConnectionRow(
         kind="connection",
         connection=connection.number,
         began_us=max(opened.opened_us, hour),
-        ended_us=closed.closed_at_us if closed is not None and is_last else hour + HOUR_US,
+        ended_us=closed_us if is_last else hour + HOUR_US,
         opened_us=opened.opened_us,
         first_byte_us=closed.first_byte_us if closed is not None else 0,
-        closed_us=closed.closed_at_us if closed is not None and is_last else 0,
+        closed_us=closed_us if is_last else 0,
         reason=str(closed.outcome) if closed is not None and is_last else "",
         detail=closed.detail if closed is not None and is_last else "",
         status=200,

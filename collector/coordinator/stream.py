@@ -72,6 +72,8 @@ class Before:
 
     number: int
     closed_us: int
+    closed_s: float | None = None
+    """The same by CLOCK_BOOTTIME, which does not jump; ``None``: an earlier run closed it."""
 
 
 def _newest(ledger: LogState) -> Before:
@@ -240,6 +242,8 @@ class Stream:
         self.open.opened = True
         before = self._before
         wait_us = max(0, message.at_us - before.closed_us) if before.closed_us else 0
+        if before.closed_s is not None:
+            wait_us = round((boottime_s() - before.closed_s) * 1e6)
         log(
             "connection.opened",
             connection=message.connection,
@@ -286,7 +290,7 @@ class Stream:
         )
         self._log_closed(message)
         if self.open is not None and self.open.opened:
-            self._before = Before(message.connection, message.closed_at_us)
+            self._before = Before(message.connection, message.closed_at_us, boottime_s())
             self._silence.closed(message.bytes_received)
             self._committer.append_soon(ConnectionClosed(closed=message, held_us=self._intake.held_us))
         else:

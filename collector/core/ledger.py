@@ -40,6 +40,9 @@ HOUR_US: Final = 3_600_000_000
 START_OF_CONNECTION_US: Final = 600_000_000
 """Resends in a connection's first ten minutes are the evidence that the service overlapped."""
 
+LONGEST_SILENCE_US: Final = 48 * HOUR_US
+"""Hours without a record that lie further back have no row: it was the clock that went there, from 1970."""
+
 
 def hour_of(at_us: int) -> int:
     """Start of the UTC hour, microseconds since the epoch."""
@@ -53,8 +56,8 @@ def unwritten_hours(connection: Connection, until_us: int) -> list[int]:
     ended_us = connection.closed.closed_at_us if connection.closed is not None else until_us
     first = hour_of(connection.opened.opened_us)
     last = max(first, hour_of(ended_us))
-    hours = range(max(first, connection.written_before), last + 1, HOUR_US)
-    return [hour for hour in hours if hour not in connection.written]
+    silent = range(max(first, connection.written_before, last - LONGEST_SILENCE_US), last + 1, HOUR_US)
+    return sorted(hour for hour in {first, *silent, *connection.hours} if not has_row(connection, hour))
 
 
 def has_row(connection: Connection, hour: int) -> bool:
@@ -339,12 +342,21 @@ def _is_committed(file: SavedFile) -> bool:
 
 
 def _count_in(connection: Connection, block: BlockCount, counts: Totals) -> None:
-    hour, opened = hour_of(block.collected_at_us), connection.opened
+    opened = connection.opened
     connection.committed += counts
-    if not has_row(connection, hour):
-        connection.hours[hour] = connection.hours.get(hour, Totals()) + counts
+    hour = _hour_to_count_in(connection, block.collected_at_us)
+    connection.hours[hour] = connection.hours.get(hour, Totals()) + counts
     if opened is not None and block.collected_at_us < opened.opened_us + START_OF_CONNECTION_US:
         connection.resends_at_start += block.resends
+
+
+def _hour_to_count_in(connection: Connection, at_us: int) -> int:
+    """Its hour, or the next one without a row: where a clock went back, the row may be written."""
+    first = hour_of(connection.opened.opened_us) if connection.opened is not None else 0
+    hour = max(hour_of(at_us), first, connection.written_before)
+    while hour in connection.written:
+        hour += HOUR_US
+    return hour
 
 
 def _write(connection: Connection, hour: int) -> None:
