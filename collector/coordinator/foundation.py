@@ -30,7 +30,7 @@ from collector.storage.fs import DISK
 from collector.storage.ids import RunLimits, RunSet
 from collector.storage.journal import Recovered
 from collector.storage.journal_survey import Loss, surveyed
-from collector.storage.layout import StateFolder, new_instance, stream_name
+from collector.storage.layout import StateFolder, instance_id, new_instance, stream_name
 from collector.storage.lock import StateLock
 from collector.storage.recovery import RECOVER_ONLY, RecoveredState, WaysOn, gap_of, recover_state
 from collector.storage.segments import list_segments
@@ -155,6 +155,7 @@ class _Start:
         segment = urlsplit(settings.stream.url).path.rpartition("/")[2]
         if not ledger.instance:
             self._append(Made(new_instance(), name, segment, now_us()))
+        instance_id(ledger.instance)  # paths are made of it
         if (ledger.stream, ledger.url_segment) != (name, segment):
             raise ConfigurationError(
                 f"{settings.state.folder} was made for stream {ledger.stream!r}"

@@ -11,10 +11,14 @@ of held connection since the state folder was made.
 from __future__ import annotations
 
 import enum
+import re
 from typing import Final, Literal
 
 import msgspec
 
+
+_PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9_=-][A-Za-z0-9_=.-]*")
+"""Of a file or folder in a path: nothing hidden, nothing that leads elsewhere."""
 
 UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """What msgspec raises for bytes that are no message of the type asked for."""
@@ -300,12 +304,19 @@ class StagedFile(msgspec.Struct, frozen=True, array_like=True):
 
     kind: FileKind
     staged: str
-    """Name in the staging folder."""
+    """Name in the staging folder; empty: it never was there."""
     final: str
     """Path below the output folder (hits, rejects, connections) or the state folder (ids, resends)."""
     size: int
     sha256: bytes
     rows: int
+
+    def __post_init__(self) -> None:
+        """Names of ours, wherever they come from: paths are made of them. *Raises* ValueError."""
+        root, *names = self.final.split("/")
+        names += [self.staged] if self.staged else []
+        if root != self.kind or self.final == root or not all(map(_PLAIN_NAME.fullmatch, names)):
+            raise ValueError(f"a staged file is named {self.staged[:80]!r}, to be {self.final[:200]!r}")
 
 
 class Staged(msgspec.Struct, frozen=True, tag=True):

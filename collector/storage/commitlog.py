@@ -130,7 +130,8 @@ def _frames(data: bytes, path: Path) -> Iterator[Append]:
             frame = _decoder.decode(payload)
         except UNREADABLE as error:
             raise NewerVersionError(
-                f"{path}: the entry before offset {offset} is of no known kind; use a newer collector"
+                f"{path}: the entry before offset {offset} is of no known kind ({error});"
+                " use a newer collector"
             ) from error
         yield Append(frame.first, frame.entries, offset)
     later = next((at for at in _starts(data, offset + 1) if _payload_at(view, at) is not None), None)

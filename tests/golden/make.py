@@ -105,7 +105,7 @@ def segment(folder: Path) -> bytes:
 
 
 def _file(kind: FileKind, name: str, rows: int) -> StagedFile:
-    return StagedFile(kind, f"staged-{name}", f"{kind}/{name}", 100, SHA256, rows)
+    return StagedFile(kind, f"1-1-1-{kind}.parquet", f"{kind}/{name}", 100, SHA256, rows)
 
 
 FIRST = Intent(

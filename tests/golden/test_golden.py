@@ -121,10 +121,10 @@ def test_a_commit_log_is_read(golden):
     ]
     files = [file for share in intent.shares for file in share.files]
     assert [(file.kind, file.staged, file.final, file.size, file.rows) for file in files] == [
-        (FileKind.HITS, "staged-v=1/p1", "hits/v=1/p1", 100, 3),
-        (FileKind.REJECTS, "staged-v=1/p1", "rejects/v=1/p1", 100, 1),
-        (FileKind.HITS, "staged-v=1/p2", "hits/v=1/p2", 100, 1),
-        (FileKind.IDS, "staged-1-2-2.run", "ids/1-2-2.run", 100, 1),
+        (FileKind.HITS, "1-1-1-hits.parquet", "hits/v=1/p1", 100, 3),
+        (FileKind.REJECTS, "1-1-1-rejects.parquet", "rejects/v=1/p1", 100, 1),
+        (FileKind.HITS, "1-1-1-hits.parquet", "hits/v=1/p2", 100, 1),
+        (FileKind.IDS, "1-1-1-ids.parquet", "ids/1-2-2.run", 100, 1),
     ]
     assert {file.sha256 for file in files} == {SHA256}
     assert intent.blocks[0] == e.BlockCount(1, 1, 5, 3, 1, 1, 1_795_000_000_000_000)
