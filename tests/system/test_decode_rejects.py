@@ -190,6 +190,7 @@ def test_interrupted_and_started_again_each_record_is_taken_once(output, tmp_pat
     assert run_again(output).returncode == 0
     assert ids(output) == ids_in(HITS)
     assert sorted(rejected_by(output, instance_of(output))) == junk
+    assert list((output / ".state" / f"{STREAM}.rejects" / "staging").iterdir()) == []
 
 
 def parts_of(output: Path) -> set[Path]:
