@@ -30,13 +30,19 @@ from collector.storage.fs import DISK
 from collector.storage.ids import RunLimits, RunSet
 from collector.storage.journal import Recovered
 from collector.storage.journal_survey import Loss, surveyed
-from collector.storage.layout import StateFolder, instance_id, new_instance, stream_name
+from collector.storage.layout import (
+    MEMORY_ROOT,
+    StateFolder,
+    instance_id,
+    memory_journal,
+    new_instance,
+    stream_name,
+)
 from collector.storage.lock import StateLock
 from collector.storage.recovery import RECOVER_ONLY, RecoveredState, WaysOn, gap_of, recover_state
 from collector.storage.segments import list_segments
 from collector.telemetry import log
 
-MEMORY_ROOT: Final = Path("/dev/shm")  # noqa: S108 - tmpfs is what durability = "memory" means
 LEAST_MEMORY_SEGMENTS: Final = 4
 MEMORY_SHARE: Final = 0.8
 """Of what /dev/shm has free, at most this much is taken."""
@@ -255,7 +261,7 @@ def _journal_folder(settings: Settings, state: StateFolder, ledger: LogState) ->
 
 
 def _memory_journal(ledger: LogState) -> Path:
-    return MEMORY_ROOT / f"livestream-collector-{ledger.instance}"
+    return memory_journal(ledger.instance)
 
 
 def _refuse_other_journal(settings: Settings, state: StateFolder, ledger: LogState) -> None:

@@ -19,6 +19,8 @@ from collector.storage.fs import Disk
 
 SCHEMA_VERSION: Final = 1
 
+MEMORY_ROOT: Final = Path("/dev/shm")  # noqa: S108 - tmpfs is what journal.durability = "memory" means
+
 StreamName = NewType("StreamName", str)
 Instance = NewType("Instance", str)
 """The random id made with a state folder: 16 hexadecimal digits."""
@@ -28,6 +30,11 @@ _INSTANCE: Final = re.compile(r"[0-9a-f]{16}")
 _VERSION: Final = re.compile(r"[0-9]{1,9}")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _RUN_NAME: Final = re.compile(r"([0-9]{12,18})-([0-9]{12,18})-([0-9]{1,18})\.run")
+
+
+def memory_journal(instance: str) -> Path:
+    """Of ``journal.durability = "memory"``."""
+    return MEMORY_ROOT / f"livestream-collector-{instance}"
 
 
 def stream_name(text: str) -> StreamName:
