@@ -14,6 +14,7 @@ import pytest
 
 from collector import __version__, cli, telemetry
 from collector.errors import ExitCode, StorageError
+from collector.storage.recovery import WaysOn
 
 URL = "http://127.0.0.1:1/api/1/stream/shop"
 HEAVY = [
@@ -104,7 +105,7 @@ def test_run_gets_settings_and_credentials(monkeypatch, tmp_path):
         *("run", "--config", str(config), "--url", URL, "--stream", "name", "--output", str(tmp_path / "o")),
         *("--state", str(tmp_path / "s"), "--decoders", "3", "--set", "parts.max_age_s=1"),
         *("--set", "reconnect.wait_s=2", "--stop-after-hits", "10", "--stop-after", "1.5"),
-        *("--log-format", "json"),
+        *("--log-format", "json", "--redo-batch", "7", "--accept-journal-loss"),
     )
     assert code == 0
     settings, credentials = command.positional
@@ -114,7 +115,12 @@ def test_run_gets_settings_and_credentials(monkeypatch, tmp_path):
     assert (settings.parts.max_age_s, settings.reconnect.wait_s) == (1, 2)
     assert settings.log.format == "json"
     assert credentials.token.reveal() == "canary-token-cli"
-    assert command.named == {"stop_after_hits": 10, "stop_after_s": 1.5, "terminal": False}
+    assert command.named == {
+        "stop_after_hits": 10,
+        "stop_after_s": 1.5,
+        "terminal": False,
+        "ways_on": WaysOn(7, accept_journal_loss=True),
+    }
 
 
 def test_a_terminal_gets_the_live_view_unless_lines_are_asked_for(monkeypatch, tmp_path):
@@ -142,8 +148,8 @@ def test_decode_gets_files_and_its_own_defaults(monkeypatch, tmp_path):
     for file in files:
         file.touch()
     assert called("decode", *map(str, files), "--output", str(tmp_path), "--decoders", "1") == 0
-    settings, given = command.positional
-    assert given == files
+    settings, given, ways_on = command.positional
+    assert (given, ways_on) == (files, WaysOn())
     assert settings.state.folder == tmp_path / ".state" / "files.files"
     assert settings.run.decoders == 1
 
@@ -155,14 +161,14 @@ def test_decode_of_rejects_is_about_a_stream_and_has_a_state_of_its_own(monkeypa
     (tmp_path / ".state" / "shop").mkdir(parents=True)
     (tmp_path / ".state" / "files.files").mkdir()
     assert called("decode", "--rejects", "--output", str(tmp_path)) == 0
-    (settings,) = command.positional
+    settings, _ = command.positional
     assert (settings.stream.name, settings.stream.url) == ("shop", "")
     assert settings.state.folder == tmp_path / ".state" / "shop.rejects"
     assert settings.journal.durability == "memory"
     config = tmp_path / "c.toml"
     config.write_text(f'[stream]\nurl = "{URL}2"\n')
     assert called("decode", "--rejects", "--config", str(config), "--output", str(tmp_path)) == 0
-    (settings,) = command.positional
+    settings, _ = command.positional
     assert (settings.stream.name, settings.stream.url) == ("shop2", "")
 
 
