@@ -95,6 +95,13 @@ _Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Any setting; may be given several times."),
 ]
+_RedoBatch = Annotated[
+    int | None,
+    typer.Option("--redo-batch", metavar="FIRST", min=1, help="Undo the pending batch, run it again."),
+]
+_AcceptJournalLoss = Annotated[
+    bool, typer.Option("--accept-journal-loss", help="Go on without damaged blocks of the journal.")
+]
 _LogFormat = Annotated[
     LogFormat | None, typer.Option("--log-format", help="Form of log lines.", show_default="console")
 ]
@@ -138,6 +145,8 @@ def _run(
         float | None,
         typer.Option("--stop-after", metavar="SECONDS", min=0, help="Drain after this time."),
     ] = None,
+    redo_batch: _RedoBatch = None,
+    accept_journal_loss: _AcceptJournalLoss = False,
     log_format: _LogFormat = None,
 ) -> None:
     """Hold the connection and write Parquet.
@@ -151,19 +160,14 @@ def _run(
     from collector.credentials import load_credentials  # noqa: PLC0415
     from collector.settings import Purpose, load_settings  # noqa: PLC0415
     from collector.settings_values import is_loopback  # noqa: PLC0415
+    from collector.storage.recovery import WaysOn  # noqa: PLC0415
 
     settings = load_settings(
         Purpose.RUN,
         config=config,
         environ=os.environ,
-        options={
-            "stream.url": url,
-            "stream.name": stream,
-            "output.folder": _text(output),
-            "state.folder": _text(state),
-            "run.decoders": decoders,
-            "log.format": log_format,
-        },
+        options=_places(stream, output, state)
+        | {"stream.url": url, "run.decoders": decoders, "log.format": log_format},
         assignments=assignments or (),
     )
     credentials = load_credentials(os.environ, loopback=is_loopback(settings.stream.url))
@@ -175,6 +179,7 @@ def _run(
         stop_after_hits=stop_after_hits,
         stop_after_s=stop_after_s,
         terminal=terminal,
+        ways_on=WaysOn(redo_batch, accept_journal_loss),
     )
     raise typer.Exit(code)
 
@@ -249,6 +254,8 @@ def _decode(
     state: _State = None,
     decoders: _Decoders = None,
     assignments: _Set = None,
+    redo_batch: _RedoBatch = None,
+    accept_journal_loss: _AcceptJournalLoss = False,
     log_format: _LogFormat = None,
 ) -> None:
     """Turn saved files into Parquet, each once.
@@ -265,6 +272,7 @@ def _decode(
     """
     from collector import telemetry  # noqa: PLC0415
     from collector.settings import Purpose, load_settings  # noqa: PLC0415
+    from collector.storage.recovery import WaysOn  # noqa: PLC0415
 
     if bool(files) is rejects:
         raise ConfigurationError("decode takes either FILE... or --rejects: give one of them, and not both")
@@ -272,23 +280,18 @@ def _decode(
         Purpose.REJECTS if rejects else Purpose.DECODE,
         config=config,
         environ=os.environ,
-        options={
-            "stream.name": stream,
-            "output.folder": _text(output),
-            "state.folder": _text(state),
-            "run.decoders": decoders,
-            "log.format": log_format,
-        },
+        options=_places(stream, output, state) | {"run.decoders": decoders, "log.format": log_format},
         assignments=assignments or (),
     )
     telemetry.configure(form=settings.log.format, level=settings.log.level)
+    ways_on = WaysOn(redo_batch, accept_journal_loss)
     if files:
         from collector.commands.decode import run  # noqa: PLC0415
 
-        raise typer.Exit(run(settings, files))
+        raise typer.Exit(run(settings, files, ways_on))
     from collector.commands.rejects import run as run_rejects  # noqa: PLC0415
 
-    raise typer.Exit(run_rejects(settings))
+    raise typer.Exit(run_rejects(settings, ways_on))
 
 
 @app.command("verify")
@@ -299,11 +302,19 @@ def _verify(
     output: _Output = None,
     state: _State = None,
     assignments: _Set = None,
+    rebuild: Annotated[
+        bool,
+        typer.Option("--rebuild", help="First make a damaged commit log again from the parts."),
+    ] = False,
 ) -> None:
     """Prove that nothing committed is missing, doubled or changed.
 
     Reads the commit log and every part of this state folder's collector, beside a running one too, and
     changes nothing. Exit 7 and one line per finding if anything is off.
+
+    --rebuild needs the state folder for itself (exit 5 while a collector runs). It keeps what can be read
+    of the log, takes the rest from the parts' footers and columns, and says what cannot be known. The old
+    log goes to STATE/quarantine.
     """
     from collector.commands.verify import run  # noqa: PLC0415
     from collector.settings import Purpose, load_settings  # noqa: PLC0415
@@ -312,10 +323,10 @@ def _verify(
         Purpose.STATE,
         config=config,
         environ=os.environ,
-        options={"stream.name": stream, "output.folder": _text(output), "state.folder": _text(state)},
+        options=_places(stream, output, state),
         assignments=assignments or (),
     )
-    raise typer.Exit(run(settings))
+    raise typer.Exit(run(settings, rebuild=rebuild))
 
 
 @app.command("reset")
@@ -341,7 +352,7 @@ def _reset(
         Purpose.STATE,
         config=config,
         environ=os.environ,
-        options={"stream.name": stream, "output.folder": _text(output), "state.folder": _text(state)},
+        options=_places(stream, output, state),
         assignments=assignments or (),
     )
     raise typer.Exit(run(settings, value.value))
@@ -377,6 +388,11 @@ def _fail(message: str, code: int) -> None:
     lines = (printable(without_secrets(line)) for line in message.split("\n"))
     sys.stderr.write(f"{PROGRAM}: " + "\n".join(lines) + "\n")
     sys.exit(int(code))
+
+
+def _places(stream: str | None, output: Path | None, state: Path | None) -> dict[str, str | None]:
+    """As settings."""
+    return {"stream.name": stream, "output.folder": _text(output), "state.folder": _text(state)}
 
 
 def _text(path: Path | None) -> str | None:

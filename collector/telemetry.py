@@ -167,7 +167,7 @@ EVENTS: Final[Mapping[str, Event]] = {
             "lag_s": "age of its oldest block",
         },
     ),
-    "batch.voided": Event(
+    "batch.undone": Event(
         "warning",
         "The operator had a decided batch undone: its blocks run again from the journal.",
         {**_BATCH, **_REASON},
@@ -266,7 +266,7 @@ EVENTS: Final[Mapping[str, Event]] = {
     ),
     "journal.lost": Event(
         "error",
-        "Accepted blocks are gone with the memory that held them: the host restarted.",
+        "Accepted blocks are gone: with the memory of a host that restarted, or damaged and written off.",
         {"first": "block", "last": "block", "records": "in them, where known", **_REASON},
     ),
     "storage.full": Event(

@@ -14,11 +14,12 @@ from collector.coordinator.process import Companion, Coordinator
 from collector.credentials import scrubbed_environment
 from collector.errors import ExitCode
 from collector.settings import Settings
+from collector.storage.recovery import WaysOn
 
 
-def run(settings: Settings, files: Sequence[Path]) -> int:
+def run(settings: Settings, files: Sequence[Path], ways_on: WaysOn) -> int:
     """Until every record of every file is committed. *Raises* ``CollectorError``."""
-    with lay_foundation(settings) as foundation:
+    with lay_foundation(settings, ways_on=ways_on) as foundation:
         before = foundation.ledger.totals
         try:
             return decode(settings, foundation, [path.resolve() for path in files])

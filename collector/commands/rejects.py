@@ -18,6 +18,7 @@ from collector.coordinator.foundation import lay_foundation
 from collector.errors import DamagedError
 from collector.settings import Settings
 from collector.storage.fs import DISK
+from collector.storage.recovery import WaysOn
 from collector.storage.rejects import rejects_parts, version_of, write_lines
 
 _LINES: Final = "rejects.jsonl"
@@ -38,14 +39,14 @@ class _Unpack:
         return self._lines
 
 
-def run(settings: Settings) -> int:
+def run(settings: Settings, ways_on: WaysOn) -> int:
     """Until every record of every part is committed again. *Raises* ``CollectorError``."""
     output, stream = settings.output.folder, settings.stream.name
     parts = rejects_parts(DISK, output, stream)
     if not parts and not settings.state.folder.exists():
         print(f"no rejects parts of stream {stream} in {output}: nothing to run again")
         return 0
-    with lay_foundation(settings) as foundation:
+    with lay_foundation(settings, ways_on=ways_on) as foundation:
         before = foundation.ledger.totals
         unpack = _Unpack(foundation.state.staging / _LINES)
         parts = rejects_parts(DISK, output, stream)  # once more: recovery may have made some visible

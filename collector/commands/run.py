@@ -15,6 +15,7 @@ from collector.credentials import Credentials, scrubbed_environment
 from collector.errors import CollectorError, ExitCode
 from collector.ipc.child import forbid_core_dumps
 from collector.settings import Settings
+from collector.storage.recovery import WaysOn
 from collector.telemetry import log
 from collector.trust import find_ca_file
 
@@ -28,6 +29,7 @@ def run(
     stop_after_hits: int | None,
     stop_after_s: float | None,
     terminal: bool,
+    ways_on: WaysOn,
 ) -> int:
     """Until told to stop. *Raises* ``CollectorError`` for whatever ends it otherwise."""
     forbid_core_dumps()  # one would hold the token
@@ -37,7 +39,7 @@ def run(
         from collector.commands.view import live_view  # noqa: PLC0415 - rich takes 0.1 s
 
         companions.append(live_view)
-    with lay_foundation(settings, credentials) as foundation:
+    with lay_foundation(settings, credentials, ways_on) as foundation:
         if stop_after_hits is not None and foundation.ledger.totals.rows >= stop_after_hits:
             log("run.stopped", reason=f"{foundation.ledger.totals.rows} rows are committed already")
             return ExitCode.DONE

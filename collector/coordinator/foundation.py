@@ -287,7 +287,7 @@ def _refuse_other_journal(settings: Settings, state: StateFolder, ledger: LogSta
 
 def _say_recovered(found: RecoveredState) -> None:
     if (batch := found.voided_batch) is not None:
-        log("batch.voided", batch=batch.batch, last=batch.last, reason="--redo-batch")
+        log("batch.undone", batch=batch.batch, last=batch.last, reason="--redo-batch")
     if found.voided_rows:
         log("connections.voided", reason=found.voided_rows)
     for loss in found.losses:

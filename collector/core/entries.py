@@ -259,6 +259,7 @@ class Checkpoint(msgspec.Struct, frozen=True, tag=True):
     lost: tuple[Lost, ...]
     lost_blocks: int
     lost_records: int
+    collected_us: int
 
 
 Entry = (

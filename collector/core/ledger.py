@@ -112,6 +112,8 @@ class LogState:
         self.lost_blocks = 0
         """Written off in all, as far as is known; ``lost_records`` likewise."""
         self.lost_records = 0
+        self.collected_us = 0
+        """When the newest committed block was collected; 0: there is none."""
         self.last_entry = 0
         self._folds: Final[dict[type[Entry], Callable[[int, Any], None]]] = {
             Made: self._make,
@@ -206,7 +208,9 @@ class LogState:
         self.next_held_us = max(self.next_held_us, batch.held_us[1])
         for block in batch.blocks:
             self._count(block)
-        self._settle_files(batch.blocks[-1].connection if batch.blocks else 0)
+        if batch.blocks:
+            self.collected_us = batch.blocks[-1].collected_at_us
+            self._settle_files(batch.blocks[-1].connection)
 
     def _void(self, number: int, entry: Void) -> None:
         batch = self.pending

@@ -7,26 +7,33 @@ found or reported as damage, never silently absent; what was not reported is a w
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from collector.core.entries import Lost
 from collector.core.messages import Block
 from collector.errors import DamagedError
 from collector.storage.fs import Disk
+from collector.storage.journal_survey import Loss, Seen, Survey, surveyed
 from collector.storage.segments import (
     BLOCK_HEADER_BYTES,
     SEGMENT_HEADER_BYTES,
-    BlockHeader,
     MappedSegment,
-    list_segments,
-    space_of,
+    rewrite_header,
 )
 
 QUARANTINE_BYTES: Final = 16 << 20
-"""Kept of one torn tail at most. Nothing in it was ever accepted: it is evidence, not data."""
+"""Kept of one torn or damaged place at most."""
+TORN_KEPT: Final = 16
+"""Newest torn tails that stay in quarantine. Nothing in them was ever accepted: evidence, not data."""
+
+Accept = Callable[[Sequence[Loss], Sequence[str]], None]
+"""The operator goes on without what is lost: makes that durable, before anything is changed.
+
+Given the losses and the other faults; there may be faults alone, and then nothing is lost by them.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +58,9 @@ class Recovered:
     """What ``recover`` found."""
 
     blocks: list[Block]
-    """After ``after_seq``, contiguous, durable."""
+    """After ``after_seq``, durable, contiguous but for those written off."""
     next_seq: int
+    """Never one that was lost."""
     next_segment: int
     """Above every number in the folder, free ones included."""
     cut: Cut | None
@@ -62,110 +70,86 @@ class Recovered:
 
 
 def recover(
-    disk: Disk, folder: Path, quarantine: Path, *, after_seq: int, known_durable_seq: int = 0
+    disk: Disk,
+    folder: Path,
+    quarantine: Path,
+    *,
+    after_seq: int,
+    known_durable_seq: int = 0,
+    written_off: Sequence[Lost] = (),
+    prefix_only: bool = False,
+    accept: Accept | None = None,
 ) -> Recovered:
     """The longest prefix of blocks that checks out; a torn tail goes to ``quarantine``. Idempotent.
 
-    Blocks up to ``after_seq`` may be missing: they are committed. *Blocks* for as long as it takes
-    to read the journal once.
+    Blocks up to ``after_seq`` may be missing: they are committed. So may those in ``written_off``. With
+    ``accept`` all that checks out is kept, behind damage too unless ``prefix_only``. *Blocks* for as long as
+    it takes to read the journal once.
 
-    *Raises*: DamagedError when a block is missing or bad that was durable: a later block says so
-    (``synced_seq``), or ``known_durable_seq`` does. NewerVersionError. Nothing is changed then.
+    *Raises*: without ``accept``, DamagedError when a block is missing or bad that was durable: a later block
+    says so (``synced_seq``), or ``known_durable_seq`` does; or when a segment's header is bad.
+    NewerVersionError. Nothing is changed then.
     """
-    used, free = list_segments(disk, folder)
-    next_segment = max((*used, *free), default=0) + 1
-    segments: list[MappedSegment] = []
-    try:
-        for number in used:
-            with suppress(FileNotFoundError):  # freed since, by a commit beside us
-                segments.append(MappedSegment(disk, folder, number))
-        chain = _Chain(after_seq)
-        for segment in segments:
-            chain.follow(segment)
-        cut = _cut(disk, quarantine, chain, segments, known_durable_seq)
-        _settle(disk, folder, chain, segments, max(after_seq, known_durable_seq))
-    finally:
-        for segment in segments:
-            segment.close()
-    return Recovered(chain.blocks, chain.last_seq + 1, next_segment, cut, chain.last_block, free)
+    with surveyed(
+        disk,
+        folder,
+        after_seq=after_seq,
+        known_durable_seq=known_durable_seq,
+        written_off=written_off,
+        prefix_only=prefix_only,
+    ) as survey:
+        if survey.losses or survey.faults:
+            if accept is None:
+                raise _damage(survey)
+            _put_damage_aside(disk, quarantine, survey)
+            accept(survey.losses, survey.faults)
+            _repair(disk, survey)
+        cut = _cut(disk, quarantine, survey)
+        _settle(disk, folder, survey, max(after_seq, known_durable_seq))
+        numbers = sorted(number for number, blocks in survey.placed.items() if blocks)
+        return Recovered(
+            blocks=[_block(at) for at in survey.kept],
+            next_seq=survey.last_seq + 1,
+            next_segment=max((*survey.listed.used, *survey.listed.free), default=0) + 1,
+            cut=cut,
+            last_block={number: survey.last_block(number) for number in numbers},
+            free=survey.listed.free,
+        )
 
 
-class _Chain:
-    """Blocks in order, over segments, from the first that is there."""
-
-    def __init__(self, after_seq: int) -> None:
-        self._after_seq = after_seq
-        self._seq = 0
-        self.blocks: list[Block] = []
-        self.last_block: dict[int, int] = {}
-        self.tails: dict[int, int] = {}
-        """By segment: where its part of the chain ends."""
-
-    @property
-    def last_seq(self) -> int:
-        return max(self._seq, self._after_seq)
-
-    def follow(self, segment: MappedSegment) -> None:
-        offset = SEGMENT_HEADER_BYTES
-        while (header := segment.header_at(offset)) is not None and self._joins(header.seq):
-            if header.seq > self._after_seq:  # of committed blocks only the place matters
-                if segment.block_at(offset) is None:
-                    break
-                self.blocks.append(_block(header, segment.number, offset))
-            self._seq = self.last_block[segment.number] = header.seq
-            offset += space_of(header.length)
-        self.tails[segment.number] = offset
-
-    def _joins(self, seq: int) -> bool:
-        return seq == self._seq + 1 or self._seq < seq <= self._after_seq + 1
-
-
-def _block(header: BlockHeader, segment: int, offset: int) -> Block:
+def _block(at: Seen) -> Block:
     return Block(
-        seq=header.seq,
-        segment=segment,
-        offset=offset + BLOCK_HEADER_BYTES,
-        length=header.length,
-        records=header.records,
-        connection=header.connection,
-        flags=header.flags,
-        collected_at_us=header.collected_at_us,
-        held_us=header.held_us,
+        seq=at.header.seq,
+        segment=at.segment.number,
+        offset=at.offset + BLOCK_HEADER_BYTES,
+        length=at.header.length,
+        records=at.header.records,
+        connection=at.header.connection,
+        flags=at.header.flags,
+        collected_at_us=at.header.collected_at_us,
+        held_us=at.header.held_us,
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Leftover:
-    """A block header that is whole, but that the chain does not reach."""
-
-    segment: MappedSegment
-    offset: int
-    synced_seq: int
+# ---------------------------------------------------------------- torn
 
 
-def _leftovers(chain: _Chain, segments: Iterable[MappedSegment]) -> Iterator[_Leftover]:
-    for segment in segments:
-        for offset, header in segment.headers_from(chain.tails[segment.number]):
-            if header.seq > chain.last_seq:
-                yield _Leftover(segment, offset, header.synced_seq)
-
-
-def _cut(
-    disk: Disk, quarantine: Path, chain: _Chain, segments: list[MappedSegment], known_durable_seq: int
-) -> Cut | None:
-    """Tells damage from a torn tail, and puts the tail aside."""
-    missing = chain.last_seq + 1
-    leftovers = list(_leftovers(chain, segments))
-    if max((known_durable_seq, *(found.synced_seq for found in leftovers))) >= missing:
-        raise _damage(missing, chain, segments, leftovers)
-    last = max(chain.last_block, default=0)
-    torn = {found.segment.number for found in leftovers}
-    torn |= {s.number for s in segments if s.number >= last and s.began_at(chain.tails[s.number])}
-    tails = [(segment, chain.tails[segment.number]) for segment in segments if segment.number in torn]
+def _cut(disk: Disk, quarantine: Path, survey: Survey) -> Cut | None:
+    """What was never reported durable is put aside."""
+    torn = {at.segment.number for at in survey.beyond}
+    tails = [
+        (segment, survey.tail(segment.number))
+        for segment in survey.segments
+        if segment.number in torn
+        or (segment.number >= survey.newest and segment.began_at(survey.tail(segment.number)))
+    ]
     if not tails:
         return None
     kept_bytes = sum(_put_aside(disk, quarantine, segment, tail) for segment, tail in tails)
-    return Cut(tails[0][0].number, tails[0][1], missing, kept_bytes)
+    old = [name for name in disk.listdir(quarantine) if name.endswith(".torn")][:-TORN_KEPT]
+    for name in old:
+        disk.unlink(quarantine / name)
+    return Cut(tails[0][0].number, tails[0][1], survey.last_seq + 1, kept_bytes)
 
 
 def _put_aside(disk: Disk, quarantine: Path, segment: MappedSegment, tail: int) -> int:
@@ -180,27 +164,11 @@ def _put_aside(disk: Disk, quarantine: Path, segment: MappedSegment, tail: int) 
     return len(torn)
 
 
-def _damage(
-    missing: int, chain: _Chain, segments: list[MappedSegment], leftovers: list[_Leftover]
-) -> DamagedError:
-    remedy = "restore it from a copy; what is in it was accepted and is nowhere else"
-    if not segments:
-        return DamagedError(f"the journal has lost block {missing}, which was durable: no segment is left")
-    last = max(chain.last_block, default=segments[0].number)
-    segment = next(segment for segment in segments if segment.number == last)
-    tail = chain.tails[last]
-    end = next((found.offset for found in leftovers if found.segment is segment), segment.size_bytes)
-    return DamagedError(
-        f"{segment.path}: block {missing}, which was durable, is damaged or missing"
-        f" (bytes {tail} to {end}, or a segment after this one); {remedy}"
-    )
-
-
-def _settle(disk: Disk, folder: Path, chain: _Chain, segments: list[MappedSegment], durable_seq: int) -> None:
+def _settle(disk: Disk, folder: Path, survey: Survey, durable_seq: int) -> None:
     """What is there is durable from now on, and segments without a block are gone."""
-    for segment in segments:
-        last = chain.last_block.get(segment.number)
-        if last is None:
+    for segment in survey.segments:
+        last = survey.last_block(segment.number)
+        if not last:
             disk.unlink(segment.path)
         elif last > durable_seq:  # whole, but perhaps never synced before its writer died
             _sync_file(disk, segment.path)
@@ -213,3 +181,46 @@ def _sync_file(disk: Disk, path: Path) -> None:
         disk.fdatasync(fd)
     finally:
         disk.close(fd)
+
+
+# ---------------------------------------------------------------- damaged
+
+
+def _damage(survey: Survey) -> DamagedError:
+    what = "; ".join([*survey.faults, *(loss.text for loss in survey.losses)])
+    return DamagedError(
+        f"{what}. Restore it from a copy: what was in it was accepted and is nowhere else. To go on without"
+        " what does not check out, and have that written down: run --accept-journal-loss"
+    )
+
+
+def _put_damage_aside(disk: Disk, quarantine: Path, survey: Survey) -> None:
+    """A copy of every place that no block accounts for, before it is recycled or overwritten."""
+    for path in survey.unreadable:
+        disk.write_file_durably(quarantine / f"{path.stem}-0.damaged", disk.read_file(path))
+    for segment in survey.segments:
+        for start, end in _unaccounted(survey, segment):
+            damaged = segment.bytes_from(start, min(end - start, QUARANTINE_BYTES))
+            if damaged:
+                disk.write_file_durably(quarantine / f"{segment.number:016d}-{start}.damaged", damaged)
+
+
+def _unaccounted(survey: Survey, segment: MappedSegment) -> Iterator[tuple[int, int]]:
+    if segment.fault:
+        yield 0, SEGMENT_HEADER_BYTES
+    start = SEGMENT_HEADER_BYTES
+    for at in survey.placed[segment.number]:
+        if at.offset > start:
+            yield start, at.offset
+        start = at.end
+    if segment.began_at(start):
+        yield start, segment.size_bytes
+
+
+def _repair(disk: Disk, survey: Survey) -> None:
+    """Blocks are judged by the salt alone, so a header is made good where they check out by it."""
+    for segment in survey.segments:
+        if segment.fault and survey.placed[segment.number]:
+            rewrite_header(disk, segment)
+    for path in survey.unreadable:
+        disk.unlink(path)

@@ -59,18 +59,19 @@ def _down_to(root: Path, folder: Path) -> set[Path]:
 
 
 def _move(disk: Disk, source: Path, target: Path, file: StagedFile, *, redo: bool) -> None:
-    if redo and disk.exists(source) and not _is(disk, source, file):
+    if redo and disk.exists(source) and not is_decided(disk, source, file):
         raise NotAsDecidedError(f"{source} is not the file that was decided on")
     try:
         disk.rename_noreplace(source, target)
     except (FileExistsError, FileNotFoundError):
         if not disk.exists(target):
             raise NotAsDecidedError(f"neither {source} nor {target} exists") from None
-        if not _is(disk, target, file):
+        if not is_decided(disk, target, file):
             raise NotAsDecidedError(f"{target} is not the file that was decided on") from None
         if disk.exists(source):
             disk.unlink(source)
 
 
-def _is(disk: Disk, path: Path, file: StagedFile) -> bool:
+def is_decided(disk: Disk, path: Path, file: StagedFile) -> bool:
+    """Whether it is the file that was decided on, byte for byte."""
     return disk.size(path) == file.size and disk.sha256(path) == file.sha256

@@ -15,6 +15,7 @@ import os
 import re
 import secrets
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -156,6 +157,16 @@ def _remove(disk: Disk, path: Path) -> None:
         disk.unlink(path)
 
 
+def rewrite_header(disk: Disk, segment: MappedSegment) -> None:
+    """The one it was made with, as far as its name, its size and its salt tell."""
+    fd = disk.open(segment.path, os.O_RDWR | os.O_NOFOLLOW)
+    try:
+        disk.pwrite_all(fd, _pack_header(segment.number, segment.salt, segment.size_bytes), 0)
+        disk.fsync(fd)
+    finally:
+        disk.close(fd)
+
+
 def free_segment(disk: Disk, folder: Path, number: int) -> None:
     """Every block of it is committed: from now on it can be recycled or deleted."""
     disk.rename(folder / segment_name(number), folder / free_name(number))
@@ -171,28 +182,42 @@ def delete_free(disk: Disk, folder: Path, number: int) -> None:
 class MappedSegment:
     """A whole segment, mapped read-only, that judges what it holds.
 
-    *Raises*: NewerVersionError, DamagedError for a header that does not check out.
+    *Raises*: NewerVersionError; DamagedError for a header that does not check out, or with ``lenient`` only
+    for a file without one: ``fault`` says it then, and blocks are judged by the salt as it stands there.
     """
 
-    def __init__(self, disk: Disk, folder: Path, number: int) -> None:
+    def __init__(self, disk: Disk, folder: Path, number: int, *, lenient: bool = False) -> None:
         self.number = number
         self.path = folder / segment_name(number)
         self._mapping, self.size_bytes = _map(disk, self.path)
         self._view = memoryview(self._mapping)
-        self._seed = salt_crc(self._check_header())
+        *_, salt, _ = _SEGMENT.unpack_from(self._view)
+        self.salt = bytes(salt)
+        self._seed = salt_crc(self.salt)
+        try:
+            self.fault = self._header_fault(lenient=lenient)
+        except BaseException:
+            self.close()
+            raise
 
-    def _check_header(self) -> bytes:
-        magic, version, number, salt, _ = _SEGMENT.unpack_from(self._view)
+    def _header_fault(self, *, lenient: bool) -> str:
+        fault = self._fault()
+        if fault and not lenient:
+            raise DamagedError(fault)
+        return fault
+
+    def _fault(self) -> str:
+        magic, version, number, *_ = _SEGMENT.unpack_from(self._view)
         (crc,) = _CRC.unpack_from(self._view, _SEGMENT.size)
         if magic == _SEGMENT_MAGIC and version > SEGMENT_VERSION:
             raise NewerVersionError(
                 f"{self.path} has version {version}, this one knows {SEGMENT_VERSION}; use a newer one"
             )
         if magic != _SEGMENT_MAGIC or crc != crc32(self._view[: _SEGMENT.size]):
-            raise DamagedError(f"{self.path}: its header, bytes 0 to {SEGMENT_HEADER_BYTES}, is damaged")
+            return f"{self.path}: its header, bytes 0 to {SEGMENT_HEADER_BYTES}, is damaged"
         if number != self.number:
-            raise DamagedError(f"{self.path} is segment {number} under another's name; put it back")
-        return bytes(salt)
+            return f"{self.path} is segment {number} under another's name; put it back"
+        return ""
 
     def header_at(self, offset: int) -> BlockHeader | None:
         """The block header there, if it checks out by itself; its payload may not.
@@ -225,16 +250,14 @@ class MappedSegment:
         seed = crc32(self._view[offset : offset + _CHECKED_BYTES], self._seed)
         return header if crc == crc32(self._view[payload : payload + header.length], seed) else None
 
-    def headers_from(self, offset: int) -> list[tuple[int, BlockHeader]]:
-        """Every block header from there on that checks out, with where it is."""
-        found = []
-        at = self._mapping.find(_BLOCK_MAGIC, offset)
-        while at >= 0:
+    def headers(self) -> Iterator[tuple[int, BlockHeader]]:
+        """Every block header that checks out, with where it is; behind damage from the next one that does."""
+        at = SEGMENT_HEADER_BYTES
+        while (at := self._mapping.find(_BLOCK_MAGIC, at)) >= 0:
             header = self.header_at(at) if at % ALIGNMENT_BYTES == 0 else None
             if header is not None:
-                found.append((at, header))
-            at = self._mapping.find(_BLOCK_MAGIC, at + len(_BLOCK_MAGIC))
-        return found
+                yield at, header
+            at += len(_BLOCK_MAGIC) if header is None else space_of(header.length)
 
     def began_at(self, offset: int) -> bool:
         """Whether a block was begun there: its place does not hold ``END_OF_BLOCKS``."""

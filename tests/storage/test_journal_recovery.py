@@ -269,7 +269,7 @@ def test_a_missing_segment_in_the_middle_is_damage(tmp_path: Path) -> None:
     """The blocks after it say that it was durable."""
     journal = written(tmp_path, 9)
     journal.segment(2).unlink()
-    with pytest.raises(DamagedError, match="block 4, which was durable, is damaged or missing"):
+    with pytest.raises(DamagedError, match="blocks 4 to 6, which were durable, are damaged or missing"):
         journal.recover()
 
 
