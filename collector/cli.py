@@ -260,15 +260,15 @@ def _decode(
 ) -> None:
     """Turn saved files into Parquet, each once.
 
-    NAME is "files" by default, and the state folder OUTPUT/.state/NAME.files. Nothing is compared with the
-    hits that `run` took.
+    NAME is "files" by default, and the state folder OUTPUT/.state/NAME.files. Hits are filed by
+    receivedTimeGMT, however old, and not compared with those that `run` took.
 
     With --rejects: the records that were no hits are run again, after an upgrade that knows more of them.
-    NAME is then the stream whose rejects they are, and the state folder OUTPUT/.state/NAME.rejects. Each
-    rejects part is run once, whoever wrote it; what is still no hit goes to new rejects parts, which only
-    another version runs again. Records over journal.max_record_bytes are left out: only their first MiB was
-    kept. The old rejects parts stay as they are; collector_instance tells old and new apart. Hits are filed
-    by receivedTimeGMT, however old. Interrupted, it goes on where it stood when it is called again.
+    NAME is then the stream whose rejects they are, the state folder OUTPUT/.state/NAME.rejects. Each rejects
+    part is run once. What is still no hit goes to new rejects parts, which only another version runs again,
+    or each call would feed on the leftovers of the last. The old parts stay as they are: collector_instance
+    tells old and new rows apart. Records over journal.max_record_bytes are left out: only their first MiB
+    was kept. Interrupted, it goes on where it stood when it is called again.
     """
     from collector import telemetry  # noqa: PLC0415
     from collector.settings import Purpose, load_settings  # noqa: PLC0415
