@@ -36,6 +36,9 @@ ALLOCATOR_ENVIRONMENT: Final = {
 }
 """Without these glibc gives a block's buffers back and faults them in again for the next one."""
 
+LAST_STEPS_S: Final = 2.0
+"""From the end of a channel to SIGKILL: a child that ends by itself shall not seem to have been killed."""
+
 LAST_WORDS_S: Final = 2.0
 """From SIGABRT, upon which a hung child says where it hangs, to SIGKILL."""
 
@@ -50,6 +53,7 @@ class Child(Generic[T]):
     cell: ProgressCell
     _watch: asyncio.Task[None] = field(init=False)
     _hung: bool = False
+    _gone: bool = False
 
     @property
     def pid(self) -> int:
@@ -59,7 +63,9 @@ class Child(Generic[T]):
         self.channel.send(message)
 
     async def receive(self) -> T | None:
-        return await self.channel.receive()
+        message = await self.channel.receive()
+        self._gone = message is None
+        return message
 
     def watch(self, limit_s: float) -> None:
         """From now on it is looked at once a second, until it is reaped."""
@@ -72,6 +78,7 @@ class Child(Generic[T]):
     async def reap(self, *, grace_s: float = 0.0) -> Death:
         """Closes the channel, gives the process ``grace_s`` to end, then kills it. Says how it ended."""
         await self.channel.close()
+        grace_s = max(grace_s, LAST_STEPS_S) if self._gone else grace_s
         with contextlib.suppress(TimeoutError):
             if grace_s:
                 await asyncio.wait_for(self._exited(), grace_s)

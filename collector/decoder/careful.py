@@ -1,4 +1,4 @@
-"""A block line by line: what to do once decoding it as a whole has failed.
+"""A block in pieces: what to do once decoding it as a whole has failed.
 
 Run by the decoder processes. Invariant: the rows and rejects are those of ``decode_block``, but for the
 lines that decoding fails on: each of these is a reject, kept with its raw bytes.
@@ -6,9 +6,11 @@ lines that decoding fails on: each of these is a reject, kept with its raw bytes
 
 from __future__ import annotations
 
+import functools
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -17,60 +19,85 @@ from msgspec.structs import replace
 from collector.core.messages import Block, BlockFlag
 from collector.decoder.decode import Decoded, Reject, decode_block, line_ends
 from collector.decoder.schema import HITS_SCHEMA
-from collector.decoder.strict import Degree, Line
+from collector.decoder.strict import Line
 from collector.errors import CollectorError
+
+WHOLE: Final = -1
+"""No single line."""
 
 
 def decode_carefully(
-    payload: Line, block: Block, *, instance: str, poison: Mapping[int, str], begins: Callable[[int], object]
+    payload: Line,
+    block: Block,
+    *,
+    instance: str,
+    line_by_line: bool,
+    poison: Mapping[int, str],
+    begins: Callable[[int], object],
 ) -> tuple[Decoded, dict[int, str]]:
     """The block, and the lines that failed now. Those of ``poison`` are not looked at.
 
-    ``begins`` is told each line before it is decoded: should that never end, the line is known.
+    ``begins`` is told each line before it is decoded alone: should that never end, the line is known.
+    Not ``line_by_line``, what fails is halved until the lines are found.
     """
+    text = _Text(payload, block)
+    todo = [(line, line + 1) for line in range(text.lines)] if line_by_line else [(0, text.lines)]
+    todo = [span for span in reversed(todo) if span[0] not in poison]
     pieces: list[Decoded] = []
-    rejects: list[Reject] = []
     failed: dict[int, str] = {}
-    for number, (line, raw) in enumerate(_lines(payload, block)):
-        reason = poison.get(number)
-        if reason is None:
-            begins(number)
-            little = replace(block, records=1, length=len(line))
-            try:
-                pieces.append(
-                    decode_block(line, little, instance=instance, degree=Degree.USUAL, first_line=number)
-                )
-                continue
-            except CollectorError:
-                raise
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is this record's
-                reason = failed[number] = failure(error)
-        rejects.append(Reject(number, f"poison: {reason}", bytes(raw)))
+    while todo:
+        first, last = todo.pop()
+        begins(first if last == first + 1 else WHOLE)
+        little, part = text.part(first, last)
+        try:
+            pieces.append(decode_block(little, part, instance=instance, first_line=first))
+        except CollectorError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is of one of these records
+            reason = failure(error)
+            if last == first + 1:
+                failed[first] = reason
+            else:
+                middle = (first + last) // 2
+                todo += [(middle, last), (first, middle)]
+    rejects = [Reject(line, f"poison: {why}", text.raw(line)) for line, why in {**poison, **failed}.items()]
     return _joined(block, pieces, rejects), failed
 
 
 def failure(error: Exception) -> str:
-    """What is said of it, after where it happened was written to stderr.
+    """What is said of it; where it happened is written to stderr, once for each place.
 
     Not in its own words: these may quote the record.
     """
     name = type(error).__name__
-    print(
-        f"decoding failed ({name}):", *traceback.format_tb(error.__traceback__), file=sys.stderr, flush=True
-    )
+    _say("".join([f"decoding failed ({name}):\n", *traceback.format_tb(error.__traceback__)]))
     return f"decoding it failed ({name})"
 
 
-def _lines(payload: Line, block: Block) -> Iterator[tuple[Line, Line]]:
-    """Each line with its end and without; what is kept of an oversized record is one."""
-    view = memoryview(payload)
-    if block.flags & BlockFlag.OVERSIZED:
-        yield view, view
-        return
-    begin = 0
-    for end in line_ends(view, block).tolist():
-        yield view[begin : end + 1], view[begin:end]
-        begin = end + 1
+@functools.lru_cache(maxsize=64)
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+class _Text:
+    """A block's payload by lines; what is kept of an oversized record is one."""
+
+    def __init__(self, payload: Line, block: Block) -> None:
+        self._view = memoryview(payload)
+        self._block = block
+        self._oversized = bool(block.flags & BlockFlag.OVERSIZED)
+        ends = [len(payload) - 1] if self._oversized else line_ends(payload, block).tolist()
+        self._begins = [0, *(end + 1 for end in ends)]
+        self.lines = len(ends)
+
+    def part(self, first: int, last: int) -> tuple[Line, Block]:
+        """Lines ``[first, last)`` as a block of their own."""
+        view = self._view[self._begins[first] : self._begins[last]]
+        return view, replace(self._block, records=last - first, length=len(view))
+
+    def raw(self, line: int) -> bytes:
+        """As it was sent, without the line end."""
+        return bytes(self._view[self._begins[line] : self._begins[line + 1] - (not self._oversized)])
 
 
 def _joined(block: Block, pieces: list[Decoded], rejects: list[Reject]) -> Decoded:

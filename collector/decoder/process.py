@@ -135,13 +135,14 @@ class DecoderProcess:
                 return decode_block(payload, order.block, instance=instance, degree=self._degree())
             except CollectorError:
                 raise
-            except Exception as error:  # noqa: BLE001 - which of its lines it is will be seen
+            except Exception as error:  # noqa: BLE001 - which of its records it is will be seen
                 failure(error)
         seq = order.block.seq
         decoded, failed = decode_carefully(
             payload,
             order.block,
             instance=instance,
+            line_by_line=order.careful,
             poison=order.poison,
             begins=lambda line: self._cell.enter(Phase.DECODING, seq, line),
         )

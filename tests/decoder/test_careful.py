@@ -13,7 +13,7 @@ from test_decode_property import LINES
 
 from collector.core.messages import BlockFlag, Oversized
 from collector.decoder import careful
-from collector.decoder.careful import decode_carefully
+from collector.decoder.careful import WHOLE, decode_carefully
 from collector.decoder.decode import Decoded, decode_block
 from collector.errors import StorageError
 
@@ -21,7 +21,11 @@ GOOD = [b'{"hitIdHigh":1,"hitIdLow":%d,"pageName":"p%d"}' % (n, n) for n in rang
 
 
 def carefully(
-    *lines: bytes, flags: BlockFlag = BlockFlag.NONE, poison: Mapping[int, str] | None = None, payload=None
+    *lines: bytes,
+    flags: BlockFlag = BlockFlag.NONE,
+    poison: Mapping[int, str] | None = None,
+    payload=None,
+    line_by_line: bool = True,
 ) -> tuple[Decoded, dict[int, str], list[int]]:
     """The block, what failed, and the lines in the order they were begun."""
     text, block = block_of(lines, flags=flags)
@@ -29,7 +33,14 @@ def carefully(
         text, block = payload, msgspec.structs.replace(block, length=len(payload), records=1)
     view = memoryview(text)
     begun: list[int] = []
-    found, failed = decode_carefully(view, block, instance=INSTANCE, poison=poison or {}, begins=begun.append)
+    found, failed = decode_carefully(
+        view,
+        block,
+        instance=INSTANCE,
+        line_by_line=line_by_line,
+        poison=poison or {},
+        begins=begun.append,
+    )
     view.release()  # raises if anything still holds the payload
     return found, failed, begun
 
@@ -64,8 +75,10 @@ def test_poisoned_lines_are_rejects_that_nobody_looks_at(lines, numbers):
 
 
 @pytest.mark.parametrize("error", [MemoryError, RecursionError, KeyError("secret of line 3")])
-def test_a_line_that_decoding_fails_on_is_a_reject(monkeypatch, capsys, error):
+@pytest.mark.parametrize("line_by_line", [True, False])
+def test_a_line_that_decoding_fails_on_is_a_reject(monkeypatch, capsys, error, line_by_line):
     """Its neighbours are rows; the reason names the exception, and nowhere is the record quoted."""
+    careful._say.cache_clear()
 
     def failing(payload, block, **more):
         if b"p3" in bytes(payload):
@@ -73,7 +86,8 @@ def test_a_line_that_decoding_fails_on_is_a_reject(monkeypatch, capsys, error):
         return decode_block(payload, block, **more)
 
     monkeypatch.setattr(careful, "decode_block", failing)
-    found, failed, _ = carefully(*GOOD)
+    found, failed, begun = carefully(*GOOD, line_by_line=line_by_line)
+    assert (WHOLE in begun) is not line_by_line
     name = error.__name__ if isinstance(error, type) else type(error).__name__
     assert failed == {3: f"decoding it failed ({name})"}
     assert [(reject.line, reject.reason, reject.raw) for reject in found.rejects] == [
@@ -84,6 +98,25 @@ def test_a_line_that_decoding_fails_on_is_a_reject(monkeypatch, capsys, error):
     assert name in said
     assert "test_careful.py" in said, "where it happened"
     assert "secret" not in said
+
+
+def test_what_fails_is_found_by_halves(monkeypatch):
+    """A few bad records cost little; and what fails only in company costs no record."""
+    bad, calls = {17, 200, 201}, []
+
+    def failing(payload, block, **more):
+        calls.append(block.records)
+        if block.records > 250 or any(b'"p%d"' % n in bytes(payload) for n in bad):
+            raise RecursionError
+        return decode_block(payload, block, **more)
+
+    monkeypatch.setattr(careful, "decode_block", failing)
+    found, failed, _ = carefully(
+        *(b'{"hitIdHigh":1,"hitIdLow":%d,"pageName":"p%d"}' % (n, n) for n in range(300)), line_by_line=False
+    )
+    assert set(failed) == bad == {reject.line for reject in found.rejects}
+    assert found.lines.tolist() == [n for n in range(300) if n not in bad]
+    assert len(calls) < 60
 
 
 def test_an_error_of_ours_is_no_records_fault(monkeypatch):
