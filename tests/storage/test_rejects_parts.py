@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import stat
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from faulty_disk import FaultyDisk
 from hypothesis import given
 from hypothesis import strategies as st
 
 from collector.core.framing import Framer
-from collector.errors import DamagedError, NewerVersionError
+from collector.errors import DamagedError, NewerVersionError, NoSpaceError, StorageError
 from collector.reader.files import FileSource
 from collector.storage.fs import DISK
 from collector.storage.rejects import rejects_parts, version_of, write_lines
@@ -117,3 +119,29 @@ def test_parts_of_a_newer_schema_are_refused(tmp_path):
     make_part(part, [b"x"])
     with pytest.raises(NewerVersionError, match="v=2"):
         rejects_parts(DISK, tmp_path, "shop")
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
+def test_whatever_call_fails_is_told_and_leaves_no_lines(tmp_path, code):
+    """Call N for N = 1.. until it passes: an error of ours; a full disk as such, for it is waited out."""
+    part = make_part(tmp_path / "part.parquet", [b"x" * 400_000, b"y"])
+    lines = tmp_path / "lines"
+    for number in range(1, 100):
+        disk = FaultyDisk(number, code)
+        kind = NoSpaceError if code == errno.ENOSPC else StorageError
+        told = not _written(disk, part, lines, kind)
+        if not disk.fired:
+            break
+        assert told, f"{disk.failed_call} failed unheard"
+        if disk.failed_call != "set_mode":  # the start of the next run removes an empty one
+            assert not lines.exists(), disk.failed_call
+    assert number > 4
+    assert read_back(lines) == [b"x" * 400_000, b"y"]
+
+
+def _written(disk: FaultyDisk, part: Path, lines: Path, kind: type[StorageError]) -> bool:
+    try:
+        write_lines(disk, part, lines)
+    except kind:
+        return False
+    return True
