@@ -310,27 +310,43 @@ def test_the_end_of_the_reader_seals_and_syncs(start: Start, end: str) -> None:
 
 
 def test_the_death_of_the_parent_ends_the_reader(tmp_path: Path) -> None:
-    """Killed, it says no goodbye, and somebody else still holds the channel: the reader goes all the same."""
+    """Killed, it says no goodbye, and somebody else still holds the channel: the reader goes all the same.
+
+    What it held, and would not have sealed for a minute, is durable then.
+    """
     ours, theirs = socket.socketpair()
     command = [
         *(sys.executable, "-m", "collector.reader.process", "--channel", str(theirs.fileno())),
-        *("--journal", str(tmp_path), "--next-seq", "1", "--ca-file", certifi.where(), "--parent"),
+        *("--journal", str(tmp_path), "--next-seq", "1", "--ca-file", certifi.where()),
+        *("--seal-interval-s", "60", "--parent"),
     ]
     start = f"subprocess.Popen({command!r} + [str(os.getpid())], pass_fds=[{theirs.fileno()}]).wait()"
     parent = subprocess.Popen(
         [sys.executable, "-c", f"import os, subprocess; {start}"], pass_fds=[theirs.fileno()]
     )
-    with ours:
+    script = holding(chunked(open_gzip(b'{"a":1}\n{"b"')))
+    with ours, HostileServer(script) as server:
         theirs.close()
         ours.settimeout(20)
         channel: Channel[FromReader] = Channel(ours, FromReader)
         assert isinstance(channel.receive(), Ready)
+        channel.send(SegmentGranted(1))
+        channel.send(Connect(1, server.url(), "canary-token", "key", ("127.0.0.1",), 30.0, 0))
+        message = channel.receive()
+        while not (isinstance(message, Progress) and message.bytes_received):
+            assert not isinstance(message, Accepted), "it was sealed before its time"
+            message = channel.receive()
         parent.kill()
         parent.wait()
         began = time.monotonic()
-        while channel.receive() is not None:
-            pass
+        last = [message]
+        while (message := channel.receive()) is not None:
+            last.append(message)
         assert time.monotonic() - began < 2
+    (accepted,) = [message for message in last if isinstance(message, Accepted)]
+    (block,) = accepted.blocks
+    assert bytes(JournalReader(tmp_path).payload(block)) == b'{"a":1}\n'
+    assert isinstance(last[-1], Closed)
 
 
 def test_an_interrupt_is_left_to_the_coordinator(start: Start) -> None:
