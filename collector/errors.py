@@ -58,6 +58,10 @@ class NoSpaceError(StorageError):
     """Raised when a write met ENOSPC or EDQUOT. The one storage error that is waited out."""
 
 
+class SyncFailedError(StorageError):
+    """Raised when a sync failed: what was written before may be lost, whatever a second sync says."""
+
+
 class InUseError(CollectorError):
     """Raised when another collector holds the state folder."""
 

@@ -274,6 +274,11 @@ EVENTS: Final[Mapping[str, Event]] = {
         "No room on the disk; it is tried again, and nothing accepted is lost.",
         {**_REASON, "what": "was to be written", "retry_s": "until the next try"},
     ),
+    "part.discarded": Event(
+        "warning",
+        "What was staged could not be synced: it was deleted and is staged again, from the journal.",
+        {**_REASON, "what": "could not be synced", "retry_s": "until the next try"},
+    ),
     "storage.resumed": Event(
         "info", "There is room again.", {"what": "was written", "full_s": "how long there was none"}
     ),

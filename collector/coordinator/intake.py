@@ -99,8 +99,15 @@ class Intake:
         """The one that is requested or open; 0: none."""
         self.paused = False
         """The transfer waits for room in the journal."""
-        self.starved = False
+        self._not_granted = False
         """The reader asked for a segment that could not be granted yet."""
+        self._refused = False
+        """The disk had no room for what the reader wrote last."""
+
+    @property
+    def starved(self) -> bool:
+        """The reader wants room in the journal that there is not."""
+        return self._not_granted or self._refused
 
     # ------------------------------------------------------------ orders
 
@@ -156,6 +163,7 @@ class Intake:
                 case Ready():
                     log("child.started", name="reader", pid=child.pid)
                     self._child = child
+                    self._refused = False
                     self.ready.set()
                     self.transport.reader_ready()
                 case Accepted():
@@ -164,8 +172,7 @@ class Intake:
                     self.segments.wanted = True
                     self.give_credit()
                 case SegmentFailed():
-                    log("storage.full", what="the journal", reason=message.reason, retry_s=CREDIT_RETRY_S)
-                    self.segments.refused(message.segment)
+                    self._full(message)
                 case Opened():
                     self.transport.opened(message)
                 case Progress():
@@ -176,6 +183,12 @@ class Intake:
                     self.transport.closed(message)
                 case Failed():
                     raise ChildReportedError("reader", message.message, message.exit_code)
+
+    def _full(self, message: SegmentFailed) -> None:
+        log("storage.full", what="the journal", reason=message.reason, retry_s=CREDIT_RETRY_S)
+        self._refused = True
+        if message.segment:
+            self.segments.refused(message.segment)
 
     def _take(self, blocks: tuple[Block, ...]) -> None:
         for block in blocks:
@@ -190,6 +203,7 @@ class Intake:
 
     def _progressed(self, message: Progress) -> None:
         self._hold(message.held_us)
+        self._refused &= message.paused
         waits_for_room = message.paused and self.starved  # until the disk has caught up is no news
         if waits_for_room != self.paused:
             self.paused = waits_for_room
@@ -229,7 +243,7 @@ class Intake:
             return
         free_bytes = min(self._disk.free_bytes(path) for path in self._watched)
         grant = self.segments.grant(free_bytes, self._reserve_bytes)
-        self.starved = grant is None
+        self._not_granted = grant is None
         if grant is None:
             self._short_of_room()
             return

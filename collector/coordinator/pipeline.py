@@ -231,7 +231,8 @@ class Pipeline:
     # ------------------------------------------------------------ no room
 
     def _no_space(self, message: NoSpace) -> None:
-        log("storage.full", what="a part", reason=message.reason, retry_s=STORAGE_RETRY_S)
+        event = "storage.full" if message.full else "part.discarded"
+        log(event, what="a part", reason=message.reason, retry_s=STORAGE_RETRY_S)
         if message.share == 0:
             self._connections_staged(message)
             return

@@ -110,7 +110,7 @@ class SegmentWanted(msgspec.Struct, frozen=True, tag=True):
 
 
 class SegmentFailed(msgspec.Struct, frozen=True, tag=True):
-    """No room on the disk for the granted segment; it was not made."""
+    """No room on the disk for the granted segment; it was not made. 0: for a block in a segment."""
 
     segment: int
     reason: str
@@ -132,10 +132,9 @@ class Accepted(msgspec.Struct, frozen=True, tag=True):
 
 
 class Progress(msgspec.Struct, frozen=True, tag=True):
-    """Once a second, whatever happens: the reader lives."""
+    """Once a second, whatever happens: the reader lives. Connection 0: none is open."""
 
     connection: int
-    """0: none is open."""
     bytes_received: int
     """Of this connection's body as it came over the wire."""
     records: int
@@ -332,12 +331,13 @@ class Staged(msgspec.Struct, frozen=True, tag=True):
 
 
 class NoSpace(msgspec.Struct, frozen=True, tag=True):
-    """No room for the share; its staged files are gone and it must be run again."""
+    """No room for the share, or a sync failed (not ``full``): its files are gone, it must run again."""
 
     batch: int
     share: int
     attempt: int
     reason: str
+    full: bool = True
 
 
 # ---------------------------------------------------------------- shared values

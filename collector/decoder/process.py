@@ -41,7 +41,7 @@ from collector.decoder.decode import Decoded, decode_block
 from collector.decoder.disk import WatchedDisk
 from collector.decoder.parquet import PartIdentity, Share, stage_connections
 from collector.decoder.strict import Degree
-from collector.errors import CollectorError, NoSpaceError
+from collector.errors import CollectorError, NoSpaceError, SyncFailedError
 from collector.ipc.cell import ProgressCell
 from collector.ipc.channel import Channel
 from collector.ipc.child import become_child
@@ -49,6 +49,9 @@ from collector.storage.journal import JournalReader
 
 THOROUGH_BLOCKS: Final = 16
 """Checked thoroughly after the columnariser refused one."""
+
+MOST_FAILED_SYNCS: Final = 3
+"""Of staged files, one after the other; each is deleted and staged anew. One more ends the collector."""
 
 ShareKey = tuple[int, int, int]
 """Batch, share, attempt."""
@@ -85,6 +88,8 @@ class DecoderProcess:
         self._given_up: set[ShareKey] = set()
         self._segment = 0
         self._thorough_blocks = 0
+        self._failed_syncs = 0
+        """One after the other."""
 
     def run(self) -> None:
         """Blocks until the coordinator is gone."""
@@ -186,9 +191,10 @@ class DecoderProcess:
         self._cell.enter(Phase.WRITING)
         try:
             files = share.stage(order)
-        except NoSpaceError as error:
+        except (NoSpaceError, SyncFailedError) as error:
             self._give_up(key, error)
             return
+        self._failed_syncs = 0
         del self._shares[key]
         self._send(
             Staged(
@@ -206,18 +212,25 @@ class DecoderProcess:
         self._cell.enter(Phase.WRITING)
         try:
             files = stage_connections(self._disk, self._staging, self._identity, order)
-        except NoSpaceError as error:
-            self._send(NoSpace(order.first, 0, 0, str(error)))
+        except (NoSpaceError, SyncFailedError) as error:
+            self._give_up((order.first, 0, 0), error)
             return
         self._send(Staged(order.first, 0, 0, tuple(files), rows=len(order.rows), resends=0, rejects=0))
 
-    def _give_up(self, key: ShareKey, error: NoSpaceError) -> None:
-        """No room: the share's files make room for others, and all of it runs again later."""
-        self._given_up.add(key)
+    def _give_up(self, key: ShareKey, error: NoSpaceError | SyncFailedError) -> None:
+        """No room: the share's files make room for others, and all of it runs again later.
+
+        So it does when a file could not be synced; the disk is given up when that goes on.
+        """
+        full = isinstance(error, NoSpaceError)
+        self._failed_syncs += not full
         if (share := self._shares.pop(key, None)) is not None:
             share.discard()
+        if self._failed_syncs > MOST_FAILED_SYNCS:
+            raise error
+        self._given_up.add(key)
         self._asked = {seq: asked for seq, asked in self._asked.items() if _key(asked.order) != key}
-        self._send(NoSpace(*key, reason=str(error)))
+        self._send(NoSpace(*key, reason=str(error), full=full))
 
     def _forget_old_segments(self, segment: int) -> None:
         """Freed segments are recycled under other numbers, so an old mapping is only memory held."""

@@ -95,6 +95,8 @@ class BlockWriter:
         self._syncing = False
         self._asked = False
         self._retry_at: float | None = None
+        self.short_of_room = False
+        """The disk had none at the last try."""
 
     @property
     def has_room(self) -> bool:
@@ -153,6 +155,7 @@ class BlockWriter:
             return ""
 
         def on_made(reason: str) -> None:
+            self.short_of_room = bool(reason)
             if reason:
                 self._send(SegmentFailed(granted.segment, reason))
             else:
@@ -173,11 +176,14 @@ class BlockWriter:
                     collected_at_us=sealed.collected_at_us,
                     held_us=sealed.held_us,
                 )
-            except NoSpaceError:
+            except NoSpaceError as error:
                 self._retry_at = time.monotonic() + _NO_SPACE_RETRY_S
+                self.short_of_room = True
+                self._send(SegmentFailed(0, str(error)))
                 return
             if block is None:
                 return
+            self.short_of_room = False
             self._waiting.popleft()
             self._written.append(block)
             self._unsynced_bytes += block.length

@@ -128,7 +128,10 @@ class Reader:
         self._writer.flush(now)
         if self._progress_at <= now:
             self._progress_at = now + PROGRESS_INTERVAL_S
-            self._send(self._session.progress() if self._session else NO_CONNECTION)
+            self._send(self._session.progress() if self._session else self._progress_without_session())
+
+    def _progress_without_session(self) -> Progress:
+        return msgspec.structs.replace(NO_CONNECTION, paused=self._writer.short_of_room)
 
     def _is_done(self) -> bool:
         """What has no room in the journal now was never accepted."""

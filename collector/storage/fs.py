@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Final, TypeAlias
 
-from collector.errors import NoSpaceError, StorageError
+from collector.errors import NoSpaceError, StorageError, SyncFailedError
 
 AnyPath: TypeAlias = str | os.PathLike[str]
 Bytes: TypeAlias = bytes | bytearray | memoryview
@@ -38,8 +38,10 @@ def storage_error(call: str, path: AnyPath | int, error: OSError) -> OSError | S
     if isinstance(error, FileNotFoundError | FileExistsError):
         return error
     name = _path_of(path) if isinstance(path, int) else os.fspath(path)
-    full = error.errno in _NO_SPACE and "sync" not in call
-    kind = NoSpaceError if full else StorageError
+    if "sync" in call:
+        kind: type[StorageError] = SyncFailedError
+    else:
+        kind = NoSpaceError if error.errno in _NO_SPACE else StorageError
     return kind(f"{call} of {name} failed: {os.strerror(error.errno or 0)}")
 
 
@@ -117,12 +119,12 @@ class Disk:
             view = view[self.write(fd, view) :]
 
     def fdatasync(self, fd: int) -> None:
-        """*Raises* StorageError: never to be retried on this descriptor, its dirty pages may be gone."""
+        """*Raises* SyncFailedError: never to be retried on this descriptor, its dirty pages may be gone."""
         with _translated("fdatasync", fd):
             os.fdatasync(fd)
 
     def fsync(self, fd: int) -> None:
-        """*Raises* StorageError: never to be retried on this descriptor, its dirty pages may be gone."""
+        """*Raises* SyncFailedError: never to be retried on this descriptor, its dirty pages may be gone."""
         with _translated("fsync", fd):
             os.fsync(fd)
 

@@ -160,7 +160,7 @@ def test_no_room_for_a_segment_is_said_and_waited_out(rig: Rig) -> None:
     assert rig.accepted() == [[1]]
 
 
-def test_no_room_for_a_block_is_waited_out(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_room_for_a_block_is_said_and_waited_out(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """The block is kept and written later; the writer says when to try."""
     monkeypatch.setattr(blocks, "_NO_SPACE_RETRY_S", 0.05)
     rig.grant(1)
@@ -168,9 +168,12 @@ def test_no_room_for_a_block_is_waited_out(rig: Rig, monkeypatch: pytest.MonkeyP
     rig.put(b"a\n")
     assert not rig.writer.has_room
     assert rig.writer.deadline is not None
+    assert rig.all(SegmentFailed) == [SegmentFailed(0, "disk full")]
+    assert rig.writer.short_of_room
     rig.disk.fail.clear()
     rig.until(lambda: rig.writer.settled)
     assert rig.accepted() == [[1]]
+    assert not rig.writer.short_of_room
 
 
 @pytest.mark.parametrize("what", ["allocate", "sync", "write"])

@@ -14,7 +14,7 @@ from faulty_disk import BROKEN, NO_SPACE, Crashed, FaultyDisk, ShortDisk
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collector.errors import NoSpaceError, StorageError
+from collector.errors import NoSpaceError, StorageError, SyncFailedError
 from collector.storage import fs
 from collector.storage.fs import DISK, Disk
 
@@ -31,7 +31,7 @@ def test_a_write_to_a_full_disk_is_no_space(code: int) -> None:
 def test_a_failed_sync_is_never_mere_lack_of_space(call: str) -> None:
     """After a failed sync the pages may be gone, whatever the errno: it must not be waited out."""
     error = fs.storage_error(call, "/some/part", OSError(errno.ENOSPC, "full"))
-    assert type(error) is StorageError
+    assert type(error) is SyncFailedError
 
 
 def test_other_errors_leave_as_storage_error_with_their_cause(tmp_path: Path) -> None:
