@@ -136,12 +136,8 @@ def _block(at: Seen) -> Block:
 
 def _cut(disk: Disk, quarantine: Path, survey: Survey) -> Cut | None:
     """What was never reported durable is put aside."""
-    torn = {at.segment.number for at in survey.beyond}
     tails = [
-        (segment, survey.tail(segment.number))
-        for segment in survey.segments
-        if segment.number in torn
-        or (segment.number >= survey.newest and segment.began_at(survey.tail(segment.number)))
+        (segment, survey.tail(segment.number)) for segment in survey.segments if _is_torn(survey, segment)
     ]
     if not tails:
         return None
@@ -150,6 +146,12 @@ def _cut(disk: Disk, quarantine: Path, survey: Survey) -> Cut | None:
     for name in old:
         disk.unlink(quarantine / name)
     return Cut(tails[0][0].number, tails[0][1], survey.last_seq + 1, kept_bytes)
+
+
+def _is_torn(survey: Survey, segment: MappedSegment) -> bool:
+    if any(at.segment is segment for at in survey.beyond):
+        return True
+    return segment.number >= survey.newest and segment.began_at(survey.tail(segment.number))
 
 
 def _put_aside(disk: Disk, quarantine: Path, segment: MappedSegment, tail: int) -> int:
@@ -213,7 +215,7 @@ def _unaccounted(survey: Survey, segment: MappedSegment) -> Iterator[tuple[int, 
         if at.offset > start:
             yield start, at.offset
         start = at.end
-    if segment.began_at(start):
+    if segment.began_at(start) and not _is_torn(survey, segment):  # what is torn has its own way there
         yield start, segment.size_bytes
 
 
