@@ -4,7 +4,7 @@ import contextlib
 import os
 import shutil
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,10 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from isal.isal_zlib import crc32
 
+from collector.core.entries import Lost
 from collector.core.messages import Block
 from collector.errors import DamagedError, NewerVersionError, StorageError
 from collector.storage.fs import DISK, Disk
 from collector.storage.journal import JournalReader, JournalWriter, Recovered, free_segment, recover
+from collector.storage.journal_recovery import TORN_KEPT, Accept
+from collector.storage.journal_survey import UNKNOWN_BLOCKS, Loss
 from collector.storage.segments import (
     BLOCK_HEADER_BYTES,
     SEGMENT_HEADER_BYTES,
@@ -337,6 +340,272 @@ def test_what_looks_like_a_block_inside_a_payload_is_none(tmp_path: Path) -> Non
     journal.writer.close()
     flip(journal.segment(1), block.offset + block.length - 1)
     assert [found.seq for found in journal.recover().blocks] == [1]
+
+
+# ---------------------------------------------------------------- damage that is accepted
+
+
+class Accepted:
+    """An operator who goes on, and what was gone on without."""
+
+    def __init__(self) -> None:
+        self.losses: list[Loss] = []
+        self.faults: list[str] = []
+
+    def __call__(self, losses: Sequence[Loss], faults: Sequence[str]) -> None:
+        self.losses += losses
+        self.faults += faults
+
+    @property
+    def ranges(self) -> list[tuple[int, int]]:
+        return [(loss.first, loss.last) for loss in self.losses]
+
+    def recover(self, journal: Journal, *, prefix_only: bool = False) -> Recovered:
+        """And once more as a later start does, which finds nothing wrong any more."""
+        found = self._recover(journal, self, prefix_only=prefix_only)
+        again = self._recover(journal, None)
+        assert (again.blocks, again.next_seq, again.cut) == (found.blocks, found.next_seq, None)
+        reader = JournalReader(journal.folder)
+        for block in found.blocks:
+            assert bytes(reader.payload(block)) == journal.written[block.seq]
+        return found
+
+    def _recover(self, journal: Journal, accept: Accept | None, *, prefix_only: bool = False) -> Recovered:
+        return recover(
+            DISK,
+            journal.folder,
+            journal.quarantine,
+            after_seq=0,
+            known_durable_seq=max((loss.last for loss in self.losses), default=0),
+            written_off=[Lost(loss.first, loss.last, loss.records) for loss in self.losses],
+            prefix_only=prefix_only,
+            accept=accept,
+        )
+
+
+def seqs(found: Recovered) -> list[int]:
+    return [block.seq for block in found.blocks]
+
+
+def test_nothing_is_asked_where_nothing_is_damaged(tmp_path: Path) -> None:
+    """A torn tail is no loss: it was never accepted."""
+    journal = written(tmp_path, 5)
+    flip(journal.segment(2), journal.blocks[-1].offset)
+    operator = Accepted()
+    assert seqs(operator.recover(journal)) == [1, 2, 3, 4]
+    assert (operator.losses, operator.faults) == ([], [])
+
+
+@pytest.mark.parametrize("where", ["header", "payload"])
+@pytest.mark.parametrize("victim", [1, 2, 3, 4, 6])
+def test_blocks_behind_a_damaged_one_are_kept(tmp_path: Path, victim: int, where: str) -> None:
+    """At the start, in the middle and at the end of a segment; the loss names file, bytes and block."""
+    journal = written(tmp_path, 8)
+    block = journal.blocks[victim - 1]
+    start = block.offset - BLOCK_HEADER_BYTES
+    flip(journal.segment(block.segment), start if where == "header" else block.offset)
+    operator = Accepted()
+    found = operator.recover(journal)
+    assert seqs(found) == [seq for seq in range(1, 9) if seq != victim]
+    assert found.next_seq == 9
+    (loss,) = operator.losses
+    assert (loss.first, loss.last, loss.records) == (victim, victim, int(where == "payload"))
+    assert f"{segment_name(block.segment)}: block {victim}, which was durable" in loss.text
+    assert f"bytes {start} to " in loss.text
+    copies = [path for path in journal.quarantine.iterdir() if path.name.startswith(f"{block.segment:016d}-")]
+    assert copies
+    assert copies[0].read_bytes()
+
+
+def test_every_hole_is_a_loss_of_its_own(tmp_path: Path) -> None:
+    """Two damaged blocks with a whole one between."""
+    journal = written(tmp_path, 8)
+    for seq in (2, 3, 5):
+        flip(journal.segment(journal.blocks[seq - 1].segment), journal.blocks[seq - 1].offset)
+    operator = Accepted()
+    assert seqs(operator.recover(journal)) == [1, 4, 6, 7, 8]
+    assert operator.ranges == [(2, 3), (5, 5)]
+
+
+def test_a_missing_segment_is_a_loss_of_its_blocks(tmp_path: Path) -> None:
+    """How many records they had nobody knows."""
+    journal = written(tmp_path, 8)
+    journal.segment(2).unlink()
+    operator = Accepted()
+    assert seqs(operator.recover(journal)) == [1, 2, 3, 7, 8]
+    assert [(loss.first, loss.last, loss.records) for loss in operator.losses] == [(4, 6, 0)]
+
+
+@pytest.mark.parametrize("size", [0, 100, SEGMENT_HEADER_BYTES, SEGMENT_HEADER_BYTES + space_of(24) + 30])
+def test_a_cut_segment_gives_what_is_left_of_it(tmp_path: Path, size: int) -> None:
+    """Nothing, where even its header is gone."""
+    journal = written(tmp_path, 8)
+    os.truncate(journal.segment(2), size)
+    operator = Accepted()
+    left = [4] if size > SEGMENT_HEADER_BYTES else []
+    assert seqs(operator.recover(journal)) == [1, 2, 3, *left, 7, 8]
+    assert len(operator.faults) == (size < SEGMENT_HEADER_BYTES)
+
+
+def test_a_damaged_segment_header_costs_no_block_while_its_salt_is_whole(tmp_path: Path) -> None:
+    """Blocks are judged by the salt: the header is made again, a copy of the damaged one kept."""
+    journal = written(tmp_path, 8)
+    whole = journal.segment(2).read_bytes()
+    for at in (0, 17, 44, 50):
+        flip(journal.segment(2), at)
+        operator = Accepted()
+        assert seqs(operator.recover(journal)) == list(range(1, 9))
+        assert (operator.losses, len(operator.faults)) == ([], 1)
+        assert journal.segment(2).read_bytes() == whole
+        assert (journal.quarantine / f"{2:016d}-0.damaged").exists()
+
+
+def test_a_damaged_salt_costs_the_segment(tmp_path: Path) -> None:
+    """Nothing in it can be told from noise any more."""
+    journal = written(tmp_path, 8)
+    flip(journal.segment(2), 30)
+    operator = Accepted()
+    assert seqs(operator.recover(journal)) == [1, 2, 3, 7, 8]
+    assert operator.ranges == [(4, 6)]
+    assert not journal.segment(2).exists()
+    assert (journal.quarantine / f"{2:016d}-4096.damaged").exists()
+
+
+def test_swapped_segments_cost_nothing(tmp_path: Path) -> None:
+    """Each gets the header of its name; the order of blocks is that of their numbers."""
+    journal = written(tmp_path, 8)
+    journal.segment(1).rename(tmp_path / "one")
+    journal.segment(2).rename(journal.segment(1))
+    (tmp_path / "one").rename(journal.segment(2))
+    operator = Accepted()
+    assert seqs(operator.recover(journal)) == list(range(1, 9))
+    assert (operator.losses, len(operator.faults)) == ([], 2)
+
+
+@pytest.mark.parametrize("spoil", ["salt", "cut"])
+def test_what_the_newest_segment_held_is_not_known(tmp_path: Path, spoil: str) -> None:
+    """No block behind it says so: as many numbers are left out as it can have held at most."""
+    journal = written(tmp_path, 7)
+    if spoil == "salt":
+        flip(journal.segment(3), 30)
+    else:
+        os.truncate(journal.segment(3), 100)
+    operator = Accepted()
+    found = operator.recover(journal)
+    assert seqs(found) == [1, 2, 3, 4, 5, 6]
+    assert operator.ranges == [(7, 6 + UNKNOWN_BLOCKS)]
+    assert operator.losses[0].unknown
+    assert found.next_seq == 7 + UNKNOWN_BLOCKS
+
+
+def test_a_lost_block_that_comes_back_is_not_taken(tmp_path: Path) -> None:
+    """It was written off for good: what was committed since has not counted it."""
+    journal = written(tmp_path, 5)
+    flip(journal.segment(1), journal.blocks[1].offset)
+    operator = Accepted()
+    operator.recover(journal)
+    flip(journal.segment(1), journal.blocks[1].offset)
+    found = recover(
+        DISK,
+        journal.folder,
+        journal.quarantine,
+        after_seq=0,
+        written_off=[Lost(2, 2, 1)],
+        known_durable_seq=2,
+    )
+    assert seqs(found) == [1, 3, 4, 5]
+
+
+def test_only_the_prefix_is_kept_where_the_rest_can_be_read_again(tmp_path: Path) -> None:
+    """All behind the first hole goes with it, so that what is left has no hole."""
+    journal = written(tmp_path, 8)
+    flip(journal.segment(2), journal.blocks[4].offset)
+    operator = Accepted()
+    found = operator.recover(journal, prefix_only=True)
+    assert (seqs(found), operator.ranges, found.next_seq) == ([1, 2, 3, 4], [(5, 8)], 9)
+
+
+def test_a_newer_version_is_not_overridden(tmp_path: Path) -> None:
+    """It is no damage."""
+    journal = written(tmp_path, 8)
+    fields = struct.pack("<8sHxxxxxxQ16sQ", b"LSsegmnt", 2, 2, b"s" * 16, 5000)
+    journal.segment(2).write_bytes((fields + struct.pack("<I", crc32(fields))).ljust(5000, b"?"))
+    before = journal.contents()
+    with pytest.raises(NewerVersionError):
+        Accepted().recover(journal)
+    assert journal.contents() == before
+
+
+def test_losses_are_durable_before_anything_is_changed(tmp_path: Path) -> None:
+    """A start that dies behind the copies finds the same damage again."""
+    journal = written(tmp_path, 8)
+    flip(journal.segment(2), 30)
+    before = journal.contents()
+
+    def die(losses: Sequence[Loss], faults: Sequence[str]) -> None:
+        raise Crashed
+
+    with pytest.raises(Crashed):
+        recover(DISK, journal.folder, journal.quarantine, after_seq=0, accept=die)
+    assert journal.contents() == before
+
+
+def test_few_torn_tails_stay_in_quarantine(tmp_path: Path) -> None:
+    """They are evidence of crashes, and there may be many of those."""
+    journal = Journal(tmp_path)
+    for _ in range(20):
+        journal.append()
+        journal.sync()
+        torn = journal.append()
+        journal.writer.close()
+        flip(journal.segment(torn.segment), torn.offset)
+        found = journal.recover()
+        journal.start(found.next_seq, found.next_segment)
+    assert len(list(journal.quarantine.glob("*.torn"))) == TORN_KEPT
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_whatever_is_spoiled_nothing_else_is_lost(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """Flips, cuts and missing segments, any of them: every block they did not touch is kept."""
+    journal = written(tmp_path_factory.mktemp("j"), 12)
+    touched: set[int] = set()
+    for _ in range(data.draw(st.integers(1, 3))):
+        touched |= _spoil(journal, data)
+    operator = Accepted()
+    found = operator.recover(journal)
+    assert set(range(1, 13)) - set(seqs(found)) <= touched
+    gone = {seq for first, last in operator.ranges for seq in range(first, min(last, 12) + 1)}
+    assert gone | set(seqs(found)) >= set(range(1, max(gone | set(seqs(found)), default=0) + 1))
+    assert not gone & set(seqs(found))
+
+
+def _spoil(journal: Journal, data: st.DataObject) -> set[int]:
+    """Blocks that it touches."""
+    segments = sorted({block.segment for block in journal.blocks if journal.segment(block.segment).exists()})
+    if not segments:
+        return set()
+    number = data.draw(st.sampled_from(segments))
+    path = journal.segment(number)
+    own = [block for block in journal.blocks if block.segment == number]
+    what = data.draw(st.sampled_from(["flip", "cut", "gone", "salt"]))
+    if what == "gone":
+        path.unlink()
+        return {block.seq for block in own}
+    if what == "salt" and path.stat().st_size > 40:
+        flip(path, data.draw(st.integers(24, 39)))
+        return {block.seq for block in own}
+    if what == "cut":
+        size = data.draw(st.integers(0, path.stat().st_size))
+        os.truncate(path, size)
+        return {block.seq for block in own if block.offset + block.length > size}
+    block = data.draw(st.sampled_from(own))
+    at = data.draw(st.integers(block.offset - BLOCK_HEADER_BYTES, block.offset + block.length - 1))
+    if at < path.stat().st_size:
+        flip(path, at)
+    return {block.seq}
 
 
 # ---------------------------------------------------------------- crashes
