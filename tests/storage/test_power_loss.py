@@ -33,7 +33,9 @@ def fates(number: int) -> Iterator[Fate]:
 
 @pytest.mark.parametrize("name", SYNCED)
 @pytest.mark.parametrize("started", [False, True], ids=["power", "killed, started, power"])
-@pytest.mark.parametrize("ways", [EVERYDAY, pytest.param(MATRIX, marks=pytest.mark.matrix)], ids=repr)
+@pytest.mark.parametrize(
+    "ways", [EVERYDAY, pytest.param(MATRIX, marks=[pytest.mark.matrix, pytest.mark.timeout(1800)])], ids=repr
+)
 def test_what_was_acknowledged_outlives_the_power(
     memory_path: Path, name: str, started: bool, ways: range
 ) -> None:
