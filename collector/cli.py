@@ -11,13 +11,14 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NoReturn
 
 import typer
 
 from collector import __version__
-from collector.errors import CollectorError, ConfigurationError
-from collector.escaping import printable, without_secrets
+from collector.credentials import refuse_secret_arguments
+from collector.errors import CollectorError, ConfigurationError, ExitCode
+from collector.escaping import defect_in_words, printable, without_secrets
 
 PROGRAM: Final = "livestream-collector"
 
@@ -39,16 +40,6 @@ A service manager must not restart on 2, 3 and 5.
 
 _EXTRAS: Final = {"duckdb": "query"}
 """Optional packages, and the extra that brings each."""
-
-_SECRET_FLAGS: Final = {
-    "--token": "LIVESTREAM_TOKEN",
-    "--bearer": "LIVESTREAM_TOKEN",
-    "--client-id": "LIVESTREAM_CLIENT_ID",
-    "--api-key": "LIVESTREAM_CLIENT_ID",
-    "--client-secret": "LIVESTREAM_CLIENT_SECRET",
-    "--secret": "LIVESTREAM_CLIENT_SECRET",
-    "--password": "LIVESTREAM_CLIENT_SECRET",
-}
 
 app = typer.Typer(
     name=PROGRAM,
@@ -362,26 +353,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The whole program. Ends in ``SystemExit``; a defect of ours ends in its traceback and exit code 1."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        _refuse_secrets(given)
+        refuse_secret_arguments(given)
         app(given, prog_name=PROGRAM)
     except CollectorError as error:
         _fail(str(error), error.exit_code)
     except ModuleNotFoundError as error:
         extra = _EXTRAS.get((error.name or "").partition(".")[0])
         if extra is None:
-            raise
+            _end_in_defect(error)
         text = f"{error.name} is not installed: pip install '{PROGRAM}[{extra}]'"
         _fail(text, ConfigurationError.exit_code)
+    except Exception as error:  # noqa: BLE001 - Python's own traceback would not be masked
+        _end_in_defect(error)
 
 
-def _refuse_secrets(arguments: Sequence[str]) -> None:
-    for argument in arguments:
-        variable = _SECRET_FLAGS.get(argument.partition("=")[0])
-        if variable is not None:
-            raise ConfigurationError(
-                f"{argument.partition('=')[0]}: secrets are never taken from arguments, where every process "
-                f"can read them: set {variable}, or {variable}_FILE to a file's path"
-            )
+def _end_in_defect(error: Exception) -> NoReturn:
+    sys.stderr.write(defect_in_words(error))
+    sys.exit(int(ExitCode.DEFECT))
 
 
 def _fail(message: str, code: int) -> None:

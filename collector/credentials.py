@@ -7,7 +7,7 @@ text is masked in every log line from the moment it is read.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, NoReturn
 
 from collector.errors import ConfigurationError
@@ -18,6 +18,15 @@ _CLIENT_ID: Final = "LIVESTREAM_CLIENT_ID"
 _CLIENT_SECRET: Final = "LIVESTREAM_CLIENT_SECRET"  # noqa: S105 - a variable's name
 _VARIABLES: Final = (_TOKEN, _CLIENT_ID, _CLIENT_SECRET)
 _FILE: Final = "_FILE"
+_FLAGS: Final = {
+    "--token": _TOKEN,
+    "--bearer": _TOKEN,
+    "--client-id": _CLIENT_ID,
+    "--api-key": _CLIENT_ID,
+    "--client-secret": _CLIENT_SECRET,
+    "--secret": _CLIENT_SECRET,
+    "--password": _CLIENT_SECRET,
+}
 _MAX_BYTES: Final = 64 * 1024
 """Far above any token; a device or a wrong file is not read to its end."""
 
@@ -78,6 +87,17 @@ def load_credentials(environ: Mapping[str, str], *, loopback: bool) -> Credentia
         token=Secret(token) if token else None,
         client_secret=Secret(client_secret) if client_secret else None,
     )
+
+
+def refuse_secret_arguments(arguments: Sequence[str]) -> None:
+    """*Raises* ``ConfigurationError`` for a flag that would hold one, and says where it belongs."""
+    for argument in arguments:
+        flag = argument.partition("=")[0]
+        if flag in _FLAGS:
+            raise ConfigurationError(
+                f"{flag}: secrets are never taken from arguments, where every process can read them: set"
+                f" {_FLAGS[flag]}, or {_FLAGS[flag]}{_FILE} to a file's path"
+            )
 
 
 def scrubbed_environment(environ: Mapping[str, str]) -> dict[str, str]:

@@ -5,6 +5,7 @@ Imported by every process that writes log lines, messages or reasons.
 
 from __future__ import annotations
 
+import traceback
 from typing import Final
 
 MASK: Final = "***"
@@ -22,6 +23,12 @@ def printable(text: str, limit: int | None = None) -> str:
     if not text.isprintable():
         text = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
     return text if limit is None or len(text) <= limit else text[: max(0, limit - 3)] + "..."
+
+
+def defect_in_words(error: BaseException) -> str:
+    """Its traceback, fit to be shown: messages of libraries hold URLs, and what a service said."""
+    lines = "".join(traceback.format_exception(error)).split("\n")
+    return "\n".join(printable(without_secrets(line)) for line in lines)
 
 
 def conceal(secret: str) -> None:

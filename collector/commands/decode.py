@@ -13,6 +13,7 @@ from collector.coordinator.foundation import Foundation, lay_foundation
 from collector.coordinator.process import Companion, Coordinator
 from collector.credentials import scrubbed_environment
 from collector.errors import ExitCode
+from collector.ipc.child import forbid_core_dumps
 from collector.settings import Settings
 from collector.storage.recovery import WaysOn
 
@@ -35,6 +36,7 @@ def decode(
     settings: Settings, foundation: Foundation, paths: Sequence[Path], unpack: Unpack | None = None
 ) -> ExitCode:
     """Each of the files once, with a progress bar on a terminal. *Raises* ``CollectorError``."""
+    forbid_core_dumps()
     companions: list[Companion] = []
     if sys.stderr.isatty():
         from collector.commands.view import file_progress  # noqa: PLC0415 - rich takes 0.1 s

@@ -7,9 +7,11 @@ import os
 import resource
 import signal
 import sys
+from types import TracebackType
 from typing import Final
 
 from collector.errors import ProtocolError
+from collector.escaping import defect_in_words
 
 _PR_SET_PDEATHSIG: Final = 1
 """*Source*: prctl(2). It is the creating thread whose end counts: parents spawn from their main one."""
@@ -25,6 +27,11 @@ def become_child(parent_pid: int) -> None:
     for name in (signal.SIGINT, signal.SIGHUP):  # the terminal sends them to the whole group
         signal.signal(name, signal.SIG_IGN)
     forbid_core_dumps()
+    sys.excepthook = _show_defect
+
+
+def _show_defect(_kind: type[BaseException], error: BaseException, _trace: TracebackType | None) -> None:
+    sys.stderr.write(defect_in_words(error))
 
 
 def forbid_core_dumps() -> None:

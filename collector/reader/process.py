@@ -15,7 +15,6 @@ import signal
 import socket
 import sys
 import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, assert_never
@@ -37,6 +36,7 @@ from collector.core.messages import (
 )
 from collector.core.supervision import Phase
 from collector.errors import CollectorError, ExitCode, ProtocolError
+from collector.escaping import conceal
 from collector.ipc.cell import ProgressCell
 from collector.ipc.channel import Channel
 from collector.ipc.child import become_child
@@ -180,6 +180,8 @@ class Reader:
         source: Source
         text: Text
         if isinstance(order, Connect):
+            conceal(order.token)
+            conceal(order.api_key)
             source = Attempt(order, self._options, self._selector)
             text = Inflater()
             cutting = Cutting(framer, interval_s)
@@ -207,9 +209,6 @@ def main() -> int:
         with contextlib.suppress(OSError):
             channel.send(Failed(error.exit_code, str(error)))
         return error.exit_code
-    except Exception:  # noqa: BLE001 - whatever it is, it is a defect of ours and ends the process
-        traceback.print_exc()
-        return ExitCode.DEFECT
     finally:
         reader.close()
     return ExitCode.DONE
