@@ -5,6 +5,7 @@ Imported by ``collector.settings``. A rule is asked only when every setting it r
 
 from __future__ import annotations
 
+import os.path
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
@@ -123,6 +124,11 @@ def _journal_room(max_bytes: int, segment_bytes: int, max_record_bytes: int) -> 
 
 def _state_hidden(state: Path, output: Path) -> str:
     """Readers of the output folder skip names that begin with a dot; anything else they take for data."""
+    real_state, real_output = (Path(os.path.realpath(folder)) for folder in (state, output))
+    return _state_hidden_in(state, output) or _state_hidden_in(real_state, real_output)
+
+
+def _state_hidden_in(state: Path, output: Path) -> str:
     if output == state or output.is_relative_to(state):
         return "the output folder must not be in the state folder"
     if not state.is_relative_to(output):

@@ -87,8 +87,9 @@ def _size(value: object) -> int:
     if match is None:
         _refuse()
     number, unit = match.groups()
-    size = Fraction(number) * (1024 if unit.endswith("i") else 1000) ** _POWERS[unit.removesuffix("i").lower()]
-    return size.numerator if size.denominator == 1 else _refuse("not a whole number of bytes")
+    factor = (1024 if unit.endswith("i") else 1000) ** _POWERS[unit.removesuffix("i").lower()]
+    size = Fraction(number) * factor
+    return int(size) if size.denominator == 1 else _refuse("not a whole number of bytes")
 
 
 def _seconds(value: object) -> float:

@@ -20,7 +20,7 @@ from collector.coordinator.clock import now_us
 from collector.core.entries import ConnectionClosed, ConnectionOpened, Entry, Lost, Made
 from collector.core.floor_record import FloorRecord, held_until_us
 from collector.core.ledger import LogState
-from collector.core.messages import Closed, Outcome
+from collector.core.messages import Closed, FileKind, Outcome
 from collector.credentials import Credentials
 from collector.errors import ConfigurationError
 from collector.settings import Settings
@@ -34,6 +34,7 @@ from collector.storage.layout import (
     MEMORY_ROOT,
     StateFolder,
     instance_id,
+    make_private,
     memory_journal,
     new_instance,
     stream_name,
@@ -113,7 +114,7 @@ class _Start:
         journal, journal_bytes = _journal_folder(settings, state, ledger)
         _refuse_other_journal(settings, state, ledger)
         self._note_lost_memory(journal)
-        DISK.make_folder(journal)
+        make_private(DISK, journal)  # in memory it is beside those of other users
         found = recover_state(
             DISK,
             state,
@@ -227,6 +228,10 @@ class _Start:
 
 def _make_folders(state: StateFolder, output: Path) -> None:
     DISK.make_folder(output, 0o755)
+    for link in (output / kind for kind in FileKind if (output / kind).is_symlink()):
+        raise ConfigurationError(
+            f"{link} is a symbolic link: parts are renamed into it; make --output the link"
+        )
     DISK.settle_folder(output)
     state.make(DISK)
     if os.stat(state.staging).st_dev != os.stat(output).st_dev:

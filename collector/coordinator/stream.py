@@ -52,6 +52,9 @@ from collector.storage.layout import StateFolder
 from collector.telemetry import log
 
 LONGEST_SLEEP_S: Final = 3600.0
+RESET_VALUES: Final = frozenset({"smallest", "largest", "earliest", "latest"})
+RESET_BYTES: Final = 100
+"""Read of a request: more than any of these words."""
 
 
 @dataclass(slots=True)
@@ -199,10 +202,13 @@ class Stream:
 
     def _stored_reset(self) -> str | None:
         try:
-            text = self._disk.read_file(self._reset_request)
+            text = self._disk.read_file(self._reset_request, RESET_BYTES).decode("ascii", "replace").strip()
         except FileNotFoundError:
             return None
-        return text.decode("ascii", "replace").strip() or None
+        if text in RESET_VALUES:
+            return text
+        log("attention.needed", reason=f"{self._reset_request} asks for a reset that is none: {text}")
+        return None
 
     async def _send_request(self, reset: str | None) -> None:
         number = max(self._committer.ledger.next_connection, self._before.number + 1)

@@ -16,7 +16,6 @@ from typing import Final, Literal
 
 import msgspec
 
-
 _PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9_=-][A-Za-z0-9_=.-]*")
 """Of a file or folder in a path: nothing hidden, nothing that leads elsewhere."""
 

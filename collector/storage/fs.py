@@ -141,6 +141,12 @@ class Disk:
         with _translated("chmod", fd):
             os.fchmod(fd, mode)
 
+    def owner_and_mode(self, fd: int) -> tuple[int, int]:
+        """User id, and permission bits."""
+        with _translated("stat", fd):
+            found = os.fstat(fd)
+        return found.st_uid, stat.S_IMODE(found.st_mode)
+
     def map_read_only(self, fd: int) -> mmap.mmap:
         """Shared mapping of the whole file, which must not be empty."""
         with _translated("mmap", fd):
@@ -188,14 +194,13 @@ class Disk:
 
     def make_folder(self, path: AnyPath, mode: int = 0o700) -> None:
         """With missing parents. New ones have exactly ``mode`` and are synced into their parent."""
-        name = os.path.abspath(path)
-        if os.path.isdir(name):
-            return
-        parent = os.path.dirname(name)
-        self.make_folder(parent, mode)
-        with suppress(FileExistsError):  # somebody made it meanwhile
-            self.mkdir(name, mode)
-        self.fsync_folder(parent)
+        missing = [os.path.abspath(path)]
+        while not os.path.isdir(missing[-1]):
+            missing.append(os.path.dirname(missing[-1]))
+        for name in reversed(missing[:-1]):
+            with suppress(FileExistsError):  # somebody made it meanwhile
+                self.mkdir(name, mode)
+            self.fsync_folder(os.path.dirname(name))
 
     def settle_folder(self, path: AnyPath) -> None:
         """Its name, and those of the folders above it, are durable from now on.

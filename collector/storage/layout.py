@@ -6,6 +6,7 @@ no text from outside reaches a path without ``stream_name``.
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Final, NewType
 
 from collector.core.messages import FileKind
-from collector.errors import ConfigurationError, DamagedError, NewerVersionError
+from collector.errors import ConfigurationError, DamagedError, NewerVersionError, StorageError
 from collector.storage.fs import Disk
 
 SCHEMA_VERSION: Final = 1
@@ -28,6 +29,7 @@ Instance = NewType("Instance", str)
 _STREAM_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _INSTANCE: Final = re.compile(r"[0-9a-f]{16}")
 _VERSION: Final = re.compile(r"[0-9]{1,9}")
+_OTHERS: Final = 0o077
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _RUN_NAME: Final = re.compile(r"([0-9]{12,18})-([0-9]{12,18})-([0-9]{1,18})\.run")
 
@@ -35,6 +37,33 @@ _RUN_NAME: Final = re.compile(r"([0-9]{12,18})-([0-9]{12,18})-([0-9]{1,18})\.run
 def memory_journal(instance: str) -> Path:
     """Of ``journal.durability = "memory"``."""
     return MEMORY_ROOT / f"livestream-collector-{instance}"
+
+
+def make_private(disk: Disk, folder: Path, *, follow: bool = False) -> None:
+    """A folder of ours that nobody else can enter, made or set right.
+
+    *Raises* ConfigurationError for another user's folder, and for a symbolic link unless ``follow``.
+    """
+    disk.make_folder(folder)
+    try:
+        fd = disk.open(folder, os.O_RDONLY | os.O_DIRECTORY | (0 if follow else os.O_NOFOLLOW))
+    except (StorageError, FileNotFoundError) as error:
+        raise ConfigurationError(f"{folder} must be a folder, no symbolic link: {error}") from error
+    try:
+        owner, mode = disk.owner_and_mode(fd)
+        if owner != os.geteuid():
+            raise ConfigurationError(
+                f"{folder} belongs to user {owner}, and this is user {os.geteuid()}: run as that one, or give"
+                " another --state"
+            )
+        if mode & _OTHERS:
+            disk.set_mode(fd, 0o700)
+    finally:
+        disk.close(fd)
+
+
+def _is_state_folder(names: list[str]) -> bool:
+    return not names or "lock" in names or "commit.log" in names
 
 
 def stream_name(text: str) -> StreamName:
@@ -51,7 +80,8 @@ def instance_id(text: str) -> Instance:
     """As a commit log says it. *Raises* DamagedError for anything but 16 hexadecimal digits."""
     if _INSTANCE.fullmatch(text) is None:
         raise DamagedError(
-            f"the commit log's instance is {text[:80]!r}, expected 16 hexadecimal digits; restore it from a copy"
+            f"the commit log's instance is {text[:80]!r}, expected 16 hexadecimal digits;"
+            " restore it from a copy"
         )
     return Instance(text)
 
@@ -166,6 +196,14 @@ class StateFolder:
         return self.root / "reset-request"
 
     def make(self, disk: Disk) -> None:
+        """*Raises* ConfigurationError where others may enter what is not ours, or it leads elsewhere."""
+        disk.make_folder(self.root)
+        if self.root.stat().st_mode & _OTHERS and not _is_state_folder(disk.listdir(self.root)):
+            raise ConfigurationError(
+                f"{self.root} may be entered by other users and holds other things than a collector's state:"
+                " give --state a folder of its own"
+            )
+        make_private(disk, self.root, follow=True)  # where it is, is the operator's choice
         for folder in (self.journal, self.staging, self.ids, self.resends, self.quarantine, self.retired):
-            disk.make_folder(folder)
+            make_private(disk, folder)
         disk.settle_folder(self.journal)

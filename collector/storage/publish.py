@@ -40,7 +40,7 @@ def publish(
     for file in files:
         root = state.root if below_state(file.kind) else output
         target = root / file.final
-        disk.make_folder(target.parent, folder_mode(mode))
+        disk.make_folder(target.parent, 0o700 if below_state(file.kind) else folder_mode(mode))
         _move(disk, state.staging / file.staged, target, file, redo=redo)
         folders |= _down_to(root, target.parent) if redo else {target.parent}
     for folder in sorted(folders, reverse=True):

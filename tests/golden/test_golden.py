@@ -372,7 +372,7 @@ def test_a_file_of_a_newer_version_stops_the_start(name, golden, tmp_path, capsy
     path = golden(file, f"output/.state/files.files/{place}")
     newer = raised(path.read_bytes())
     path.write_bytes(newer)
-    path.parent.chmod(0o700)
+    (tmp_path / "output/.state/files.files").chmod(0o700)
     with pytest.raises(SystemExit) as ended:
         main(["decode", str(saved), "--output", str(tmp_path / "output"), "--set", "journal.durability=disk"])
     assert ended.value.code == ExitCode.STORAGE
