@@ -10,14 +10,19 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 from collector.errors import ConfigurationError, ExitCode, VerificationError
 from collector.escaping import printable
 from collector.settings import Settings
+from collector.settings_rules import last_segment
 from collector.storage.fs import DISK
 from collector.storage.layout import StateFolder
 from collector.storage.verify.findings import Report
 from collector.storage.verify.proof import Watcher, verify
+
+FILE_STATES: Final = (".files", ".rejects")
+"""What state folders are called that no stream's address belongs to."""
 
 
 class _Unwatched:
@@ -28,30 +33,51 @@ class _Unwatched:
         pass
 
 
-def run(settings: Settings) -> int:
-    """*Blocks* for one read of everything. *Raises* VerificationError, StorageError, ConfigurationError."""
+def run(settings: Settings, *, rebuild: bool = False) -> int:
+    """*Blocks* for one read of everything.
+
+    *Raises*: VerificationError, StorageError, ConfigurationError; InUseError for ``rebuild``.
+    """
     state = StateFolder(settings.state.folder)
     if not os.path.isdir(state.root):
         raise ConfigurationError(
             f"{state.root} is no state folder: nothing has collected here; give the --output and --stream"
             " (or --state) of the collector whose parts shall be verified"
         )
+    faults = _rebuild(settings, state) if rebuild else []
     with _watching() as watcher:
         report = verify(
             DISK, state, settings.output.folder, stream=settings.stream.name or "", watcher=watcher
         )
-    return _told(report)
+    return _told(report, faults)
 
 
-def _told(report: Report) -> int:
+def _rebuild(settings: Settings, state: StateFolder) -> list[str]:
+    """Gives what is missing for good."""
+    from collector.storage.rebuild.rebuild import rebuild  # noqa: PLC0415 - rarely needed
+
+    of_files = state.root.name.endswith(FILE_STATES)
+    segment = last_segment(settings.stream.url) or ("" if of_files else settings.stream.name)
+    done = rebuild(
+        DISK, state, settings.output.folder, stream=settings.stream.name or "", url_segment=segment
+    )
+    for line in done.said:
+        sys.stdout.write(f"rebuild: {printable(line)}\n")
+    for fault in done.faults:
+        sys.stdout.write(f"lost: {printable(fault)}\n")
+    return done.faults
+
+
+def _told(report: Report, faults: list[str]) -> int:
     for note in report.notes:
         sys.stdout.write(f"note: {printable(note)}\n")
     for finding in report.findings:
         sys.stdout.write(f"{printable(str(finding))}\n")
     sys.stdout.write(f"{report.summary()}\n")
     sys.stdout.flush()
-    if report.findings:
-        raise VerificationError(f"{len(report.findings)} findings, listed on stdout")
+    if report.findings or faults:
+        count = len(report.findings) + len(faults)
+        raise VerificationError(f"{count} finding{'' if count == 1 else 's'}, listed on stdout")
     return ExitCode.DONE
 
 

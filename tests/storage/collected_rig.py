@@ -127,7 +127,8 @@ class Collected:
         counts = []
         for at, lines in enumerate(blocks):
             block, decoded = _decoded(lines, first + at, connection)
-            done = made[at % shares].add(decoded, _answer(index, first, block, decoded), seq=block.seq)
+            drop = _answer(index, first, block, decoded)
+            done = made[at % shares].add(decoded, drop, seq=block.seq, connection=connection)
             counted = (done.rows, done.resends, done.rejects, block.collected_at_us)
             counts.append(BlockCount(block.seq, connection, len(lines), *counted))
         last = first + len(blocks) - 1

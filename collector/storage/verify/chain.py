@@ -144,7 +144,7 @@ class Chain:
             )
         elif entry.before != self.totals:
             self._fault(number, f"says {_in_words(entry.before)} came before it", _in_words(self.totals))
-        self.findings += _miscounted(entry)
+        self.findings += miscounted(entry)
         self.pending = entry
         return unfinished
 
@@ -213,7 +213,7 @@ class Chain:
         self.notes.append(entry)
 
 
-def _miscounted(intent: Intent) -> Iterator[Finding]:
+def miscounted(intent: Intent) -> Iterator[Finding]:
     """What the decision says must add up by itself."""
     where = batch_name(intent)
     if [block.seq for block in intent.blocks] != list(range(intent.batch, intent.last + 1)):

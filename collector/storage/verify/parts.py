@@ -35,6 +35,7 @@ _READ_BYTES: Final = 1 << 20
 _BATCH_ROWS: Final = 1 << 16
 _PLACE: Final = ["collector_block", "collector_line"]
 _ID: Final = ["hitIdHigh", "hitIdLow"]
+_TIME: Final = "collected_at"
 _PREFIX: Final = "collector."
 _VERSION: Final = re.compile(r"/v=([0-9]+)/")
 
@@ -47,6 +48,8 @@ class Place:
     line: NDArray[np.int32]
     high: U64
     low: U64
+    collected_at_us: NDArray[np.int64] | None = None
+    """*Shape*: n, where it was asked for."""
 
 
 class OpenFile:
@@ -121,14 +124,19 @@ class Part:
         texts = ((key.decode("utf-8", "replace"), value.decode("utf-8", "replace")) for key, value in pairs)
         return {key.removeprefix(_PREFIX): value for key, value in texts if key.startswith(_PREFIX)}
 
-    def places(self, *, ids: bool) -> Iterator[Place]:
+    def rows_as_dicts(self) -> list[dict[str, Any]]:
+        """All of them: of small parts only."""
+        return list(self._parquet.read(use_threads=False).to_pylist())
+
+    def places(self, *, ids: bool, times: bool = False) -> Iterator[Place]:
         """A few thousand rows at a time."""
-        columns = [*_PLACE, *_ID] if ids else _PLACE
+        columns = [*_PLACE, *(_ID if ids else ()), *([_TIME] if times else ())]
         batches = self._parquet.iter_batches(batch_size=_BATCH_ROWS, columns=columns, use_threads=False)
         for batch in batches:
             block, line = (batch.column(name).to_numpy() for name in _PLACE)
             high, low = _ids(batch) if ids else (np.empty(0, np.uint64), np.empty(0, np.uint64))
-            yield Place(block, line, high, low)
+            at_us = batch.column(_TIME).cast(pa.int64()).to_numpy() if times else None
+            yield Place(block, line, high, low, at_us)
 
 
 def _ids(batch: pa.RecordBatch) -> tuple[U64, U64]:
@@ -169,7 +177,9 @@ def check_file(
 ) -> Checked:
     """Everything about one file; its rows go to ``take``. *Blocks* for one read of it.
 
-    ``expected``: what its footer must say. *Raises*: StorageError when the disk cannot be read; NewerVersionError.
+    ``expected``: what its footer must say.
+
+    *Raises*: StorageError when the disk cannot be read; NewerVersionError.
     """
     path = root / file.final
     try:

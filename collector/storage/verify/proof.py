@@ -23,7 +23,7 @@ from collector.storage.verify.findings import Finding, Kind, Report, shortened
 from collector.storage.verify.lines import COUNTED, BatchLines
 from collector.storage.verify.parts import Checked, Place, check_file, expected_metadata, places_of
 from collector.storage.verify.resends import ListedResends
-from collector.storage.verify.surroundings import check_runs, retired_now, uncommitted_blocks
+from collector.storage.verify.surroundings import check_runs, journals_of, retired_now, uncommitted_blocks
 from collector.storage.verify.visible import Visible, look
 
 MOST_NOTES: Final = 100
@@ -43,7 +43,6 @@ def verify(
     output: Path,
     *,
     stream: str = "",
-    journals: Sequence[Path] = (),
     watcher: Watcher,
 ) -> Report:
     """*Blocks* for one read of every part and of the log.
@@ -70,7 +69,7 @@ def verify(
     proof.check_committed(look(disk, output, chain.stream, chain.instance))
     proof.check_resends()
     report.findings += check_runs(disk, state)
-    _note_uncommitted(disk, report, [state.journal, *journals], chain)
+    _note_uncommitted(disk, report, journals_of(state, chain.instance), chain)
     return report
 
 
@@ -257,7 +256,7 @@ class _Proof:
 
 def _note_uncommitted(disk: Disk, report: Report, journals: Sequence[Path], chain: Chain) -> None:
     blocks = records = 0
-    for journal in dict.fromkeys(journals):
+    for journal in journals:
         found = uncommitted_blocks(disk, journal, after=chain.last_batch[1], findings=report.findings)
         blocks, records = blocks + found[0], records + found[1]
     if blocks:

@@ -11,7 +11,7 @@ from pathlib import Path
 from collector.errors import DamagedError, StorageError
 from collector.storage.fs import Disk
 from collector.storage.ids import Run
-from collector.storage.layout import StateFolder, run_range
+from collector.storage.layout import StateFolder, memory_journal, run_range
 from collector.storage.retired import read_retired, retired_records
 from collector.storage.segments import SEGMENT_HEADER_BYTES, MappedSegment, list_segments, space_of
 from collector.storage.verify.findings import Finding, Kind
@@ -44,6 +44,11 @@ def check_runs(disk: Disk, state: StateFolder) -> list[Finding]:
                     Finding(Kind.INDEX, str(state.ids / name), f"does not open: {error}", "a sorted run")
                 )
     return findings
+
+
+def journals_of(state: StateFolder, instance: str) -> tuple[Path, Path]:
+    """On disk and in memory; either may have been used."""
+    return state.journal, memory_journal(instance)
 
 
 def uncommitted_blocks(disk: Disk, journal: Path, *, after: int, findings: list[Finding]) -> tuple[int, int]:

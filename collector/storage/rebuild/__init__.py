@@ -1,0 +1,1 @@
+"""A damaged commit log made again: ``collector.storage.rebuild.making.rebuild``."""
