@@ -282,6 +282,21 @@ def judge(
     assert_left_in_peace(requests, collector.wait_s)
 
 
+def assert_missing_is_said(tally: Tally, requests: list[Request], *, most: int) -> None:
+    """Hits that were sent and never accepted are a connection's newest, few, and ``connections`` says so."""
+    gaps = [row for row in tally.connections if row["kind"] == "gap"]
+    said = [row for row in gaps if row["suspected_gap"] in ("possible", "likely")]
+    begins = [
+        request.first_hit for request in requests if request.is_stream and request.first_hit is not None
+    ]
+    missing = tally.missing()
+    for first, last in missing:
+        assert last - first < most, f"hits {first} to {last} are missing: more than can be in flight"
+        ends = {last + 1, last + 2}  # a spoiled line is no hit
+        assert ends & set(begins), f"hits {first} to {last} are missing, and not before a break"
+    assert len(missing) <= len(said), f"{missing} are missing, and connections has {len(said)} gaps"
+
+
 def assert_left_in_peace(requests: list[Request], wait_s: float) -> None:
     violations = floor_violations(requests, wait_s)
     assert not violations, f"I9: a request came {violations[0][2]:.3f} s after a stream: {violations[0]}"
