@@ -101,6 +101,24 @@ def read_log(data: bytes, path: Path, *, acknowledged: int = 0) -> Iterator[Appe
         )
 
 
+def readable_appends(data: bytes, path: Path) -> Iterator[Append]:
+    """Whatever checks out in a log file that ``read_log`` refuses: before, between and behind the damage.
+
+    *Raises*: NewerVersionError.
+    """
+    with suppress(DamagedError):
+        _check_header(data, path)
+    offset = _HEADER_BYTES
+    view = memoryview(data)
+    while offset < len(data):
+        with suppress(DamagedError):
+            for append in _frames(data, path, offset):
+                offset = append.end
+                yield append
+        starts = _starts(data, offset + 1)
+        offset = next((at for at in starts if _payload_at(view, at) is not None), len(data))
+
+
 def _is_checkpoint(append: Append) -> bool:
     return len(append.entries) == 1 and isinstance(append.entries[0], Checkpoint)
 
@@ -120,10 +138,9 @@ def _check_header(data: bytes, path: Path) -> None:
         )
 
 
-def _frames(data: bytes, path: Path) -> Iterator[Append]:
+def _frames(data: bytes, path: Path, offset: int = _HEADER_BYTES) -> Iterator[Append]:
     """Each frame up to a torn one. *Raises* DamagedError when that is not the last."""
     view = memoryview(data)
-    offset = _HEADER_BYTES
     while (payload := _payload_at(view, offset)) is not None:
         offset += _FRAME.size + len(payload)
         try:
@@ -220,6 +237,7 @@ class CommitLog:
             disk.write_file_durably(path, _packed_header())
         log = cls(disk, path, disk.open(path, os.O_RDWR | os.O_NOFOLLOW), rotate_bytes)
         try:
+            disk.fsync_folder(path.parent)  # whoever made it may have been killed before that
             log._check_and_cut(acknowledged)
         except BaseException:
             log.close()
@@ -321,9 +339,9 @@ class CommitLog:
             self._rotate_at = self._end + self._rotate_bytes // _RETRY_PARTS
             self._failed = False
             return False
-        fd = self._disk.open(self._path, os.O_RDWR | os.O_NOFOLLOW)
-        self._disk.close(self._fd)
-        self._fd, self._end = fd, len(checkpoint)
+        old, self._end = self._fd, len(checkpoint)
+        self._fd = self._disk.open(self._path, os.O_RDWR | os.O_NOFOLLOW)
+        self._disk.close(old)
         self._plan_rotation(len(checkpoint))
         self._failed = False
         return True
