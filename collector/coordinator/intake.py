@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -73,7 +74,6 @@ class Intake:
         start_reader: StartReader,
         accepted: Callable[[tuple[Block, ...]], None],
         short_of_room: Callable[[], None],
-        storage: StorageThread,
     ) -> None:
         self._disk = disk
         self._journal = journal
@@ -84,7 +84,9 @@ class Intake:
         self._start_reader = start_reader
         self._accepted = accepted
         self._short_of_room = short_of_room
-        self._storage = storage
+        self._thread = StorageThread("journal")
+        self._committed = 0
+        self._room_changed = asyncio.Event()
         self._child: Child[FromReader] | None = None
         self._stopping = False
         self.ready = asyncio.Event()
@@ -126,6 +128,10 @@ class Intake:
         """The reader's end is meant from now on."""
         self._stopping = True
 
+    def close(self) -> None:
+        """*Blocks* until the disk call in hand is done."""
+        self._thread.close()
+
     def _send(self, message: Connect | ReadFile | Disconnect | SegmentGranted) -> None:
         if self._child is not None:
             self._child.send(message)
@@ -135,7 +141,7 @@ class Intake:
     async def run(self) -> None:
         """*Raises* what ends the collector: a reader that keeps dying, storage, damage."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._think_over_credit())
+            group.create_task(self._keep_credit())
             await self._keep_reader()
 
     async def _keep_reader(self) -> None:
@@ -170,7 +176,7 @@ class Intake:
                     self._take(message.blocks)
                 case SegmentWanted():
                     self.segments.wanted = True
-                    self.give_credit()
+                    self._room_changed.set()
                 case SegmentFailed():
                     self._full(message)
                 case Opened():
@@ -213,7 +219,7 @@ class Intake:
 
     async def _take_over(self, how: str) -> None:
         """What the dead reader had made durable is accepted, told or not; the torn rest is cut."""
-        recovered = await self._storage.run(
+        recovered = await self._thread.run(
             lambda: recover(self._disk, self._journal, self._quarantine, after_seq=self._last_seq)
         )
         if recovered.cut is not None:
@@ -229,30 +235,44 @@ class Intake:
 
     def committed(self, last: int) -> None:
         """Every block up to ``last`` is in committed parts: its segments are free."""
-        freed = self.segments.committed(last)
-        for segment in freed.keep:
-            free_segment(self._disk, self._journal, segment)
-        for segment in freed.delete:
-            free_segment(self._disk, self._journal, segment)
-            delete_free(self._disk, self._journal, segment)
-        self.give_credit()
+        self._committed = last
+        self._room_changed.set()
 
-    def give_credit(self) -> None:
+    async def _keep_credit(self) -> None:
+        """One thing after the other, so that no segment is granted before it is free on the disk."""
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CREDIT_RETRY_S):
+                    await self._room_changed.wait()
+            self._room_changed.clear()
+            await self._free_segments()
+            await self._give_credit()
+
+    async def _free_segments(self) -> None:
+        freed = self.segments.committed(self._committed)
+
+        def free() -> None:
+            for segment in (*freed.keep, *freed.delete):
+                free_segment(self._disk, self._journal, segment)
+            for segment in freed.delete:
+                delete_free(self._disk, self._journal, segment)
+
+        if freed.keep or freed.delete:
+            await self._thread.run(free)
+
+    async def _give_credit(self) -> None:
         """Grants the segment that was asked for; when that can't be, room is made by committing."""
         if self._child is None or not self.segments.wanted:
             return
-        free_bytes = min(self._disk.free_bytes(path) for path in self._watched)
+        free_bytes = await self._thread.run(lambda: min(map(self._disk.free_bytes, self._watched)))
+        if self._child is None or not self.segments.wanted:  # it died meanwhile
+            return
         grant = self.segments.grant(free_bytes, self._reserve_bytes)
         self._not_granted = grant is None
         if grant is None:
             self._short_of_room()
             return
         self._send(SegmentGranted(grant.segment, "" if grant.recycled is None else free_name(grant.recycled)))
-
-    async def _think_over_credit(self) -> None:
-        while True:
-            await asyncio.sleep(CREDIT_RETRY_S)
-            self.give_credit()
 
 
 def _died(connection: int, how: str, found: list[Block]) -> Closed:

@@ -116,7 +116,6 @@ class Coordinator:
             start_reader=self._start_reader,
             accepted=self._accepted,
             short_of_room=self.pipeline.close_batch,
-            storage=self.committer.thread,
         )
 
     # ------------------------------------------------------------ the two things to run
@@ -244,6 +243,7 @@ class Coordinator:
                 task.cancel()
             await asyncio.gather(main, *tasks, return_exceptions=True)
             self.committer.close()
+            self.intake.close()
             if self._nothing_left and self.settings.journal.durability == "memory":
                 DISK.remove_folder(self.foundation.journal)
 
