@@ -72,7 +72,7 @@ class Committer:
         self._runs = runs
         self.failed = failed
         self._soon: set[asyncio.Task[None]] = set()
-        self._rotating = False
+        self._appending = asyncio.Lock()
         self._unreadable: set[Path] = set()
         self._tidying = False
         self._merge_thread = StorageThread("merge")
@@ -86,28 +86,24 @@ class Committer:
     # ------------------------------------------------------------ the log
 
     async def append(self, *entries: Entry) -> None:
-        """Durable, then folded. Waits for room."""
-        last = await self._when_there_is_room("the commit log", lambda: self._log.append_all(entries))
-        for number, entry in enumerate(entries, last - len(entries) + 1):
-            self.ledger.fold(number, entry)
-        if self._log.rotation_due and not self._rotating:
-            await self._rotate()
+        """Durable, then folded. Waits for room. It is done even if its caller is cancelled meanwhile."""
+        await asyncio.shield(self.append_soon(*entries))
 
-    async def _rotate(self) -> None:
-        """When other appends are under way the log refuses, and the last of them asks again."""
-        number = self.ledger.last_entry
-        packed = packed_checkpoint(number, self.ledger.checkpoint())
-        self._rotating = True
-        try:
-            await self.thread.run(lambda: self._log.rotate(number, packed))
-        finally:
-            self._rotating = False
-
-    def append_soon(self, entry: Entry) -> None:
+    def append_soon(self, *entries: Entry) -> asyncio.Task[None]:
         """In its order among all appends; a failure ends the collector."""
-        task = asyncio.ensure_future(self.append(entry))
+        task = asyncio.ensure_future(self._append(entries))
         self._soon.add(task)
         task.add_done_callback(self._soon_done)
+        return task
+
+    async def _append(self, entries: Sequence[Entry]) -> None:
+        async with self._appending:  # one at a time: what is in the log and what is folded never differ here
+            last = await self._when_there_is_room("the commit log", lambda: self._log.append_all(entries))
+            for number, entry in enumerate(entries, last - len(entries) + 1):
+                self.ledger.fold(number, entry)
+            if self._log.rotation_due:
+                packed = packed_checkpoint(last, self.ledger.checkpoint())
+                await self.thread.run(lambda: self._log.rotate(last, packed))
 
     def _soon_done(self, task: asyncio.Task[None]) -> None:
         self._soon.discard(task)
@@ -115,7 +111,7 @@ class Committer:
             self.failed(error)
 
     async def appended(self) -> None:
-        """Returns once every ``append_soon`` so far is durable."""
+        """Returns once every append so far is durable."""
         while self._soon:
             await asyncio.wait(self._soon)
 
