@@ -206,4 +206,6 @@ class StateFolder:
         make_private(disk, self.root, follow=True)  # where it is, is the operator's choice
         for folder in (self.journal, self.staging, self.ids, self.resends, self.quarantine, self.retired):
             make_private(disk, folder)
+        if disk.exists(self.archive):
+            make_private(disk, self.archive)
         disk.settle_folder(self.journal)
