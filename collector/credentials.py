@@ -39,8 +39,8 @@ class Secret:
 
     __slots__ = ("_text",)
 
-    def __init__(self, text: str) -> None:
-        conceal(text)
+    def __init__(self, text: str, *, passing: bool = False) -> None:
+        conceal(text, passing=passing)
         self._text = text
 
     def reveal(self) -> str:

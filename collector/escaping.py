@@ -6,13 +6,18 @@ Imported by every process that writes log lines, messages or reasons.
 from __future__ import annotations
 
 import traceback
+from collections import deque
 from typing import Final
 
 MASK: Final = "***"
 _SHORTEST_SECRET: Final = 6
 """Characters. Masking shorter ones would garble ordinary text."""
 
+_PASSING_KEPT: Final = 32
+"""Newest tokens that are masked: a connection may still hold the one before, nobody an older one."""
+
 _secrets: set[str] = set()
+_passing: deque[str] = deque(maxlen=_PASSING_KEPT)
 
 
 def printable(text: str, limit: int | None = None) -> str:
@@ -31,14 +36,17 @@ def defect_in_words(error: BaseException) -> str:
     return "\n".join(printable(without_secrets(line)) for line in lines)
 
 
-def conceal(secret: str) -> None:
-    """From now on ``without_secrets`` masks this text, wherever the service or a library echoes it."""
+def conceal(secret: str, *, passing: bool = False) -> None:
+    """From now on ``without_secrets`` masks this text, wherever the service or a library echoes it.
+
+    ``passing``: it is one of a row that has no end, each in place of the one before.
+    """
     if len(secret) >= _SHORTEST_SECRET:
-        _secrets.add(secret)
+        (_passing.append if passing else _secrets.add)(secret)
 
 
 def without_secrets(text: str) -> str:
     """``text`` with every known secret masked."""
-    for secret in _secrets:
+    for secret in (*_secrets, *_passing):
         text = text.replace(secret, MASK)
     return text

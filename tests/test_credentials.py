@@ -7,6 +7,7 @@ import pickle
 
 import pytest
 
+from collector import escaping
 from collector.credentials import Secret, load_credentials, scrubbed_environment
 from collector.errors import ConfigurationError
 from collector.escaping import without_secrets
@@ -103,6 +104,14 @@ def test_a_secret_is_masked_wherever_it_is_echoed():
     """From the moment it is read, in any text that goes through ``without_secrets``."""
     Secret("canary-echoed-91")
     assert without_secrets("bad token canary-echoed-91!") == "bad token ***!"
+
+
+def test_tokens_that_pass_are_masked_while_they_may_be_echoed():
+    """Renewed for years, only the newest are kept; what was configured is masked for ever."""
+    Secret("canary-configured")
+    tokens = [Secret(f"canary-token-{n:03d}", passing=True) for n in range(100)]
+    assert without_secrets(f"canary-configured {tokens[99].reveal()} {tokens[98].reveal()}") == "*** *** ***"
+    assert len(escaping._passing) < 50
 
 
 def test_children_get_no_secret():

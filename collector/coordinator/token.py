@@ -189,7 +189,7 @@ class OAuthToken:
         life_s = min(max(answer.expires_in, 0.0), LONGEST_LIFE_S)
         now = self.now()
         renew_s = now + life_s * (RENEW_AT - RENEW_JITTER * self.random())
-        self._lease = _Lease(Secret(answer.access_token), renew_s, now + life_s)
+        self._lease = _Lease(Secret(answer.access_token, passing=True), renew_s, now + life_s)
         log("token.renewed", expires_in_s=answer.expires_in)
         return self._lease
 

@@ -372,3 +372,13 @@ def _write(connection: Connection, hour: int) -> None:
         connection.written.discard(following)
         following += HOUR_US
         connection.written_before = following
+    if connection.written:
+        _close_up(connection, first)
+
+
+def _close_up(connection: Connection, first: int) -> None:
+    """Behind a jump of the clock are hours that never get a row: they are not waited for."""
+    awaited = [hour for hour in (first, *connection.hours) if not has_row(connection, hour)]
+    edge = min([max(connection.written) - LONGEST_SILENCE_US, *awaited])
+    connection.written_before = max(connection.written_before, edge)
+    connection.written = {hour for hour in connection.written if hour >= connection.written_before}

@@ -381,6 +381,20 @@ def test_a_connection_is_kept_until_what_follows_it_is_written() -> None:
     assert (list(state.connections), state.gap_after, state.forgotten_connection) == ([2], {}, 1)
 
 
+def test_a_connection_of_1970_does_not_grow() -> None:
+    """Its hours before the clock was set never get a row; those that do are not kept one by one for ever."""
+    life = Life()
+    life.add(opened(1, 5))
+    life.add(ConnectionsIntent(1, 1, (), ((1, 0),), ()))
+    life.add(ConnectionsCommitted(1, 1))
+    for _ in range(100):
+        life.now_us += HOUR_US
+        life.write()
+    (connection,) = life.state.connections.values()
+    assert len(connection.written) < 50
+    assert list(life.state.unwritten_rows(life.now_us - 1)) == []
+
+
 def test_a_forgotten_connection_does_not_come_back() -> None:
     """A late batch counts in the totals alone; a clock that went back can make one late."""
     life = Life()
