@@ -62,7 +62,8 @@ def written_connections(ledger: LogState, rows: Iterable[Row]) -> Iterator[Entry
         known = ledger.connections.get(number)
         if known is None or known.opened is None:
             wait_us, attempts = round((row["wait_s"] or 0) * 1e6), dict(row["attempts"] or ())
-            yield ConnectionOpened(number, _us(row["opened_at"]), wait_us, attempts, _before(ledger, number))
+            opened_us = _us(row["opened_at"] or row["began_at"])
+            yield ConnectionOpened(number, opened_us, wait_us, attempts, _before(ledger, number))
         if row["closed_at"] is not None and (known is None or known.closed is None):
             yield ConnectionClosed(_closed(row), ledger.next_held_us)
 
