@@ -20,7 +20,14 @@ from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
-from collector.core.supervision import LOOK_INTERVAL_S, Death, Health, Heartbeat, RestartIntensity
+from collector.core.supervision import (
+    LOOK_INTERVAL_S,
+    OUT_OF_MEMORY,
+    Death,
+    Health,
+    Heartbeat,
+    RestartIntensity,
+)
 from collector.errors import ChildFailedError
 from collector.ipc.cell import ProgressCell
 from collector.ipc.channel import CoordinatorChannel
@@ -124,7 +131,8 @@ class Child(Generic[T]):
 def _death(code: int, cell: ProgressCell, *, hung: bool) -> Death:
     at = cell.read()
     if code >= 0:
-        return Death(f"exit code {code}", exit_code=code, at=at)
+        why = ", out of memory" if code == OUT_OF_MEMORY else ""
+        return Death(f"exit code {code}{why}", exit_code=code, at=at)
     name = signal.Signals(-code).name
     return Death(f"signal {name}{', it hung' if hung else ''}", signal=name, at=at)
 

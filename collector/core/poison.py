@@ -23,7 +23,7 @@ CRASH_SIGNALS: Final = frozenset({"SIGSEGV", "SIGABRT", "SIGBUS", "SIGILL", "SIG
 an operator's, or the kernel's when memory is short."""
 
 UNEXPECTED_EXCEPTION: Final = 1
-"""Exit code."""
+"""Exit code. That of a decoder that got no memory is another: it may be any record's turn then."""
 
 FOREIGN_DEATHS: Final = 2
 """At one line, before it is blamed for deaths that came from outside: a record may eat up all memory."""

@@ -27,6 +27,9 @@ LONGEST_LOOK_S: Final = 2.0
 START_LIMIT_S: Final = 30.0
 """A child that is starting is given at least this long, whatever the limit for the others."""
 
+OUT_OF_MEMORY: Final = 12
+"""Exit code of a child that got no memory, as the errno."""
+
 _FIRST_DELAY_S: Final = 0.1
 _LONGEST_DELAY_S: Final = 5.0
 

@@ -22,6 +22,9 @@ from collector.decoder.schema import HITS_SCHEMA
 from collector.decoder.strict import Line
 from collector.errors import CollectorError
 
+UNBLAMED: Final = (CollectorError, MemoryError)
+"""Exceptions that are no record's: want of memory may be anybody's, and a new process has more of it."""
+
 WHOLE: Final = -1
 """No single line."""
 
@@ -51,7 +54,7 @@ def decode_carefully(
         little, part = text.part(first, last)
         try:
             pieces.append(decode_block(little, part, instance=instance, first_line=first))
-        except CollectorError:
+        except UNBLAMED:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, it is of one of these records
             reason = failure(error)

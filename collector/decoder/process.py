@@ -35,8 +35,8 @@ from collector.core.messages import (
     Staged,
     ToDecoder,
 )
-from collector.core.supervision import Phase
-from collector.decoder.careful import decode_carefully, failure
+from collector.core.supervision import OUT_OF_MEMORY, Phase
+from collector.decoder.careful import UNBLAMED, decode_carefully, failure
 from collector.decoder.decode import Decoded, decode_block
 from collector.decoder.disk import WatchedDisk
 from collector.decoder.parquet import PartIdentity, Share, stage_connections
@@ -138,7 +138,7 @@ class DecoderProcess:
         if not order.careful:
             try:
                 return decode_block(payload, order.block, instance=instance, degree=self._degree())
-            except CollectorError:
+            except UNBLAMED:
                 raise
             except Exception as error:  # noqa: BLE001 - which of its records it is will be seen
                 failure(error)
@@ -280,6 +280,9 @@ def main(argv: list[str]) -> int:
         process.run()
     except BrokenPipeError:
         return 0
+    except MemoryError:
+        sys.excepthook(*sys.exc_info())
+        return OUT_OF_MEMORY
     except CollectorError as error:
         channel.send(Failed(error.exit_code, str(error)))
         return int(error.exit_code)

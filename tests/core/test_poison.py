@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from collector.core.messages import Block, Decode
 from collector.core.poison import CRASH_SIGNALS, FORGIVEN_LIMIT, FORGIVEN_WINDOW_S, Blame, Poison
-from collector.core.supervision import Death, Phase, ProgressSnapshot
+from collector.core.supervision import OUT_OF_MEMORY, Death, Phase, ProgressSnapshot
 
 
 def death(
@@ -46,7 +46,9 @@ def test_a_death_elsewhere_is_no_records(phase):
     assert poison.marked(order(7)) == order(7)
 
 
-@pytest.mark.parametrize(("signal", "exit_code"), [("SIGKILL", 0), ("SIGTERM", 0), ("", 4), ("", 0)])
+@pytest.mark.parametrize(
+    ("signal", "exit_code"), [("SIGKILL", 0), ("SIGTERM", 0), ("", 4), ("", 0), ("", OUT_OF_MEMORY)]
+)
 def test_deaths_from_outside_always_count(signal, exit_code):
     """They blame a line only when it was the place of two of them: a record may eat all memory."""
     poison = Poison()

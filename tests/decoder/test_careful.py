@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import msgspec
+import pyarrow as pa
 import pytest
 from decode_rig import INSTANCE, block_of, decoded, judge, rows_of
 from hypothesis import given, settings
@@ -13,7 +14,7 @@ from test_decode_property import LINES
 
 from collector.core.messages import BlockFlag, Oversized
 from collector.decoder import careful
-from collector.decoder.careful import WHOLE, decode_carefully
+from collector.decoder.careful import UNBLAMED, WHOLE, decode_carefully
 from collector.decoder.decode import Decoded, decode_block
 from collector.errors import StorageError
 
@@ -74,7 +75,7 @@ def test_poisoned_lines_are_rejects_that_nobody_looks_at(lines, numbers):
     assert failed == {}
 
 
-@pytest.mark.parametrize("error", [MemoryError, RecursionError, KeyError("secret of line 3")])
+@pytest.mark.parametrize("error", [ValueError, RecursionError, KeyError("secret of line 3")])
 @pytest.mark.parametrize("line_by_line", [True, False])
 def test_a_line_that_decoding_fails_on_is_a_reject(monkeypatch, capsys, error, line_by_line):
     """Its neighbours are rows; the reason names the exception, and nowhere is the record quoted."""
@@ -119,14 +120,15 @@ def test_what_fails_is_found_by_halves(monkeypatch):
     assert len(calls) < 60
 
 
-def test_an_error_of_ours_is_no_records_fault(monkeypatch):
-    """A disk that fails makes no rejects."""
+@pytest.mark.parametrize("error", [StorageError("the disk is gone"), MemoryError, pa.ArrowMemoryError("no")])
+def test_what_is_no_records_fault_makes_no_rejects(monkeypatch, error):
+    """A disk that fails; want of memory, which a new process may not have."""
 
     def failing(*_args, **_more):
-        raise StorageError("the disk is gone")
+        raise error
 
     monkeypatch.setattr(careful, "decode_block", failing)
-    with pytest.raises(StorageError):
+    with pytest.raises(UNBLAMED):
         carefully(*GOOD)
 
 

@@ -116,16 +116,22 @@ def test_a_slow_disk_kills_nobody(tmp_path, process, call, path, said):
 # ---------------------------------------------------------------- poison
 
 
-def poisoned_file(path: Path, seed: int, total: int) -> dict[int, bytes]:
+def poisoned_file(path: Path, seed: int, total: int, poison: list[str]) -> dict[int, bytes]:
     """Hits, and among the first ones those with something in them that decoders cannot bear."""
     lines = Hits(seed).lines(0, total)
     spoiled = {}
-    for number, effect in enumerate(POISON):
+    for number, effect in enumerate(poison):
         at = 20 + 7 * number
         lines[at] = lines[at][:-1] + b',"zip":"poison:' + effect.encode() + b'"}'
         spoiled[at] = lines[at]
     path.write_bytes(b"".join(line + b"\n" for line in lines))
     return spoiled
+
+
+def start_poisoned(collector: Collector, rows: int) -> Collector:
+    path = os.pathsep.join([str(ROOT / "tests" / "system" / "poison"), str(ROOT)])
+    collector.start("--stop-after-hits", str(rows), environment={**CREDENTIALS, "PYTHONPATH": path})
+    return collector
 
 
 def test_records_that_kill_decoders_become_rejects(make_service, make, tmp_path):
@@ -134,13 +140,9 @@ def test_records_that_kill_decoders_become_rejects(make_service, make, tmp_path)
     No death of these counts against the restart limit, of which there would be too many.
     """
     total = 1500
-    spoiled = poisoned_file(tmp_path / "hits.jsonl", 7, total)
+    spoiled = poisoned_file(tmp_path / "hits.jsonl", 7, total, POISON)
     service = make_service(file=tmp_path / "hits.jsonl", hits_per_second=0.0)
-    collector = make(service)
-    path = os.pathsep.join([str(ROOT / "tests" / "system" / "poison"), str(ROOT)])
-    collector.start(
-        "--stop-after-hits", str(total - len(spoiled)), environment={**CREDENTIALS, "PYTHONPATH": path}
-    )
+    collector = start_poisoned(make(service), total - len(spoiled))
     assert collector.wait() == 0, collector.log
 
     assert collector.missing(total) == sorted(spoiled)
@@ -152,7 +154,7 @@ def test_records_that_kill_decoders_become_rejects(make_service, make, tmp_path)
         "crash": "poison: the decoder died of it (signal SIGSEGV)",
         "abort": "poison: the decoder died of it (signal SIGABRT)",
         "panic": "poison: the decoder died of it (exit code 1)",
-        "fail": "poison: decoding it failed (MemoryError)",
+        "fail": "poison: decoding it failed (ValueError)",
         "hang": "poison: the decoder died of it (signal SIGABRT, it hung)",
     }
     deaths = collector.events("child.died")
@@ -165,4 +167,21 @@ def test_records_that_kill_decoders_become_rejects(make_service, make, tmp_path)
     assert "WHAT AN EXCEPTION SAYS" not in collector.log
     assert len(service.requests) == 1
     collector.assert_tidy()
+    assert_nobody_left(collector)
+
+
+@pytest.mark.matrix
+def test_a_record_that_eats_all_memory_becomes_a_reject(make_service, make, tmp_path):
+    """Want of memory may be anybody's fault: these deaths count, and it takes one more of them."""
+    total = 600
+    spoiled = poisoned_file(tmp_path / "hits.jsonl", 7, total, ["eat"])
+    collector = start_poisoned(
+        make(make_service(file=tmp_path / "hits.jsonl", hits_per_second=0.0)), total - 1
+    )
+    assert collector.wait() == 0, collector.log
+    assert collector.missing(total) == sorted(spoiled)
+    (reject,) = collector.table("rejects").to_pylist()
+    assert reject["raw"] in spoiled.values()
+    assert reject["reason"] == "poison: the decoder died of it (exit code 12, out of memory)"
+    assert [death["delay_s"] for death in collector.events("child.died")] == [0, 0.1, 0.2]
     assert_nobody_left(collector)

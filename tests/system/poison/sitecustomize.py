@@ -7,6 +7,7 @@ that holds ``poison:EFFECT`` has that effect on whoever decodes it.
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sys
 from importlib.machinery import PathFinder
@@ -28,7 +29,7 @@ def panic():
 
 def fail():
     says = "what an exception says"
-    raise MemoryError(says.upper())
+    raise ValueError(says.upper())
 
 
 def hang():
@@ -36,7 +37,19 @@ def hang():
         pass
 
 
-EFFECTS = {b"crash": crash, b"abort": os.abort, b"panic": panic, b"fail": fail, b"hang": hang}
+def eat():
+    resource.setrlimit(resource.RLIMIT_DATA, (1 << 30, 1 << 30))
+    bytearray(4 << 30)
+
+
+EFFECTS = {
+    b"crash": crash,
+    b"abort": os.abort,
+    b"panic": panic,
+    b"eat": eat,
+    b"fail": fail,
+    b"hang": hang,
+}
 """In the order in which they are found in a block that holds several."""
 
 
