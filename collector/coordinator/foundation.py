@@ -262,16 +262,12 @@ def _journal_folder(settings: Settings, state: StateFolder, ledger: LogState) ->
             f"{MEMORY_ROOT} has {available >> 20} MiB to give, and journal.durability = memory needs"
             f" {needed >> 20} MiB: make it larger, or set journal.durability = disk"
         )
-    return _memory_journal(ledger), min(settings.journal.max_bytes, available)
-
-
-def _memory_journal(ledger: LogState) -> Path:
-    return memory_journal(ledger.instance)
+    return memory_journal(ledger.instance), min(settings.journal.max_bytes, available)
 
 
 def _refuse_other_journal(settings: Settings, state: StateFolder, ledger: LogState) -> None:
     """Blocks accepted under the other ``journal.durability`` would be forgotten, their numbers used again."""
-    here, other, other_folder = settings.journal.durability, "memory", _memory_journal(ledger)
+    here, other, other_folder = settings.journal.durability, "memory", memory_journal(ledger.instance)
     if here == "memory":
         other, other_folder = "disk", state.journal
     if not other_folder.exists() or not list_segments(DISK, other_folder).used:

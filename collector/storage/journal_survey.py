@@ -58,10 +58,6 @@ class Loss:
     text: str
     """File, bytes and blocks in words."""
 
-    @property
-    def unknown(self) -> bool:
-        """How many they are is not known, only that they are no more."""
-        return self.last - self.first + 1 == UNKNOWN_BLOCKS
 
 
 @dataclass(slots=True)

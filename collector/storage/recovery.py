@@ -232,16 +232,14 @@ def gap_of(loss: Loss, ledger: LogState) -> GapSeen:
     began_us = loss.began_us or ledger.collected_us
     if not began_us:
         began_us = newest.opened.opened_us if newest is not None and newest.opened is not None else ended_us
-    blocks = "an unknown number of blocks" if loss.unknown else f"blocks {loss.first} to {loss.last}"
-    records = f" with at least {loss.records} records" if loss.records else ""
     return GapSeen(
         connection=connection,
         began_us=min(began_us, ended_us),
         ended_us=ended_us,
         reason=JOURNAL_LOST,
-        detail=f"{blocks}{records} had been accepted: {loss.text}",
+        detail=loss.text + (f"; at least {loss.records} records" if loss.records else ""),
         suspected="likely",
-        rule="they were accepted, are damaged or missing in the journal, and were written off",
+        rule="what had been accepted is gone, and was written off",
         lost=True,
     )
 
