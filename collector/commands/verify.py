@@ -10,16 +10,19 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
 from collector.errors import ConfigurationError, ExitCode, VerificationError
 from collector.escaping import printable
 from collector.settings import Settings
 from collector.settings_rules import last_segment
+from collector.storage.commitlog import acknowledged_path
 from collector.storage.fs import DISK
 from collector.storage.layout import StateFolder
 from collector.storage.verify.findings import Report
 from collector.storage.verify.proof import Watcher, verify
+from collector.storage.verify.visible import ROOTS
 
 FILE_STATES: Final = (".files", ".rejects")
 """What state folders are called that no stream's address belongs to."""
@@ -44,12 +47,20 @@ def run(settings: Settings, *, rebuild: bool = False) -> int:
             f"{state.root} is no state folder: nothing has collected here; give the --output and --stream"
             " (or --state) of the collector whose parts shall be verified"
         )
+    if _is_young(state, settings.output.folder):
+        raise ConfigurationError(f"{state.root} has no commit log yet: nothing has been collected into it")
     faults = _rebuild(settings, state) if rebuild else []
     with _watching() as watcher:
         report = verify(
             DISK, state, settings.output.folder, stream=settings.stream.name or "", watcher=watcher
         )
     return _told(report, faults)
+
+
+def _is_young(state: StateFolder, output: Path) -> bool:
+    """No log, and no trace of what one would be about."""
+    traces = [state.commit_log, acknowledged_path(state.commit_log), state.archive]
+    return not any(DISK.exists(path) for path in [*traces, *(output / root for root in ROOTS)])
 
 
 def _rebuild(settings: Settings, state: StateFolder) -> list[str]:

@@ -92,6 +92,13 @@ def test_what_cannot_be_verified_is_a_configuration_error(collected, capsys, arg
     assert words in capsys.readouterr().err
 
 
+def test_a_state_folder_that_was_just_made_is_no_damage(collected, capsys, tmp_path):
+    """A collector makes its folders before its log."""
+    (tmp_path / "new" / ".state" / "shop").mkdir(parents=True)
+    assert verify(Collected(tmp_path), "--output", str(tmp_path / "new")) == 2
+    assert "nothing has been collected into it" in capsys.readouterr().err
+
+
 def test_beside_a_running_collector_it_verifies_and_does_not_rebuild(collected, capsys):
     """No lock is taken to look; making the log again needs it: exit 5."""
     with StateLock.take(DISK, collected.state):

@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 
 import msgspec
@@ -25,10 +26,11 @@ from collector.core.entries import (
 )
 from collector.core.messages import FileKind, StagedFile, Totals
 from collector.errors import ConfigurationError
-from collector.storage.fs import DISK
+from collector.storage.commitlog import CommitLog, packed_checkpoint
+from collector.storage.fs import DISK, Disk
 from collector.storage.journal import JournalWriter
 from collector.storage.retired import RetiredPart, RetiredRecord, write_retired
-from collector.storage.verify.findings import Kind
+from collector.storage.verify.findings import Kind, Report
 from collector.storage.verify.proof import verify
 from tests.storage.collected_rig import INSTANCE, STREAM, Collected, hit, make_collected
 
@@ -460,6 +462,83 @@ def test_a_batch_that_is_decided_and_not_committed_is_in_flight(collected, publi
     report = collected.verify()
     assert report.findings == []
     assert any(note.startswith("in flight: ") for note in report.notes)
+
+
+def test_a_batch_that_was_undone_has_no_files(collected):
+    """VOID: its blocks are in the batch that follows; a file left of it would double rows."""
+    intent = collected.decide([hit(9_001), b"odd"], [hit(9_002)])
+    collected.publish(intent)
+    collected.append(Void(intent.batch, intent.last, "operator", 1))
+    assert set(collected.found()) == {"unknown-file"}
+    for file in chain.from_iterable(share.files for share in intent.shares):
+        collected.path(file).unlink()
+    collected.commit([hit(9_001), b"odd"], [hit(9_002)])
+    assert collected.found() == []
+
+
+class Meanwhile(Disk):
+    """Something happens beside ``verify`` just before its first call of this kind on such a path."""
+
+    def __init__(self, call: str, path: str, work: Callable[[], None]) -> None:
+        self._call, self._path, self._work = call, path, work
+
+    def _now(self, call: str, path: object) -> None:
+        if self._work is not None and call == self._call and self._path in str(path):
+            work, self._work = self._work, None
+            work()
+
+    def open(self, path, flags, mode=0o600):
+        self._now("open", path)
+        return super().open(path, flags, mode)
+
+    def listdir(self, path):
+        self._now("listdir", path)
+        return super().listdir(path)
+
+
+def beside(collected: Collected, call: str, path: str, work: Callable[[], None]) -> Report:
+    disk = Meanwhile(call, path, work)
+    report = verify(disk, collected.state, collected.output, watcher=collected.watcher)
+    assert disk._work is None, "nothing happened"
+    return report
+
+
+@pytest.mark.parametrize("folded", [False, True])
+def test_a_part_that_is_retired_meanwhile_is_not_missing(collected, folded):
+    """Looked up again: in ``retired/`` first, then in the log that takes it over."""
+    file = collected.files(FileKind.HITS)[-1]
+
+    def go() -> None:
+        if folded:
+            collected.append(Retired((RetiredFile(file.final, file.sha256),), "old", (), 1))
+        else:
+            retire(collected, [collected.path(file)])
+        collected.path(file).unlink()
+
+    report = beside(collected, "open", "/hits/", go)
+    assert report.findings == []
+    assert "1 parts are retired" in report.notes
+
+
+@pytest.mark.parametrize("moment", [("listdir", "/hits"), ("listdir", "/rejects"), ("open", "/hits/")])
+def test_what_is_committed_meanwhile_is_not_unknown(collected, moment):
+    """Its files are seen, its decision came after the start: the log is asked again."""
+    report = beside(collected, *moment, lambda: collected.commit([hit(9_003), b"odd"]))
+    assert report.findings == []
+    assert report.batches == 6
+
+
+def test_a_log_that_is_rotated_meanwhile_reads_the_same(collected):
+    """What was in the log is in the archive by then."""
+    report = beside(collected, "open", "/hits/", lambda: seal(collected))
+    assert report.findings == []
+
+
+def seal(collected: Collected) -> None:
+    log = CommitLog.open(DISK, collected.state.commit_log)
+    ledger = collected.ledger()
+    assert log.rotate(ledger.last_entry, packed_checkpoint(ledger.last_entry, ledger.checkpoint()))
+    log.close()
 
 
 def test_what_is_in_the_journal_is_counted(collected):
