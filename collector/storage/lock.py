@@ -16,6 +16,7 @@ from typing import Final, Self
 
 import msgspec
 
+from collector.core.messages import UNREADABLE
 from collector.errors import InUseError, StorageError
 from collector.storage.fs import Disk
 from collector.storage.layout import StateFolder
@@ -140,7 +141,7 @@ def _kill_recorded(disk: Disk, state: StateFolder, kill: Callable[[int, int], No
     """Only who is the very process that was recorded: its number may be somebody else's by now."""
     try:
         recorded = msgspec.json.decode(disk.read_file(state.children_record), type=list[ChildIdentity])
-    except (FileNotFoundError, msgspec.MsgspecError):
+    except (FileNotFoundError, *UNREADABLE):
         return []
     found = [child for child in recorded if identity_of(child.pid) == child]
     for child in found:

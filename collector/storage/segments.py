@@ -251,11 +251,15 @@ class MappedSegment:
         return header if crc == crc32(self._view[payload : payload + header.length], seed) else None
 
     def headers(self) -> Iterator[tuple[int, BlockHeader]]:
-        """Every block header that checks out, with where it is; behind damage from the next one that does."""
-        at = SEGMENT_HEADER_BYTES
+        """Every block header that checks out, with where it is; behind damage from the next one that does.
+
+        Their seqs ascend: what stands behind a later block is a copy that no writer made.
+        """
+        at, last = SEGMENT_HEADER_BYTES, 0
         while (at := self._mapping.find(_BLOCK_MAGIC, at)) >= 0:
             header = self.header_at(at) if at % ALIGNMENT_BYTES == 0 else None
-            if header is not None:
+            if header is not None and header.seq > last:
+                last = header.seq
                 yield at, header
             at += len(_BLOCK_MAGIC) if header is None else space_of(header.length)
 

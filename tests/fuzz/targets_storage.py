@@ -5,10 +5,11 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import msgspec
 import numpy as np
-from fuzzing import DISK, Target, bent, folder
+from fuzzing import DISK, Target, bent, bent_files, folder, packed, snapshot, unpacked
 from hypothesis import strategies as st
 from isal.isal_zlib import crc32
 
@@ -34,9 +35,12 @@ from collector.core.ledger import LogState
 from collector.core.messages import Closed, FileKind, Outcome, StagedFile, Totals
 from collector.errors import DamagedError, NewerVersionError
 from collector.storage import commitlog, floor, ids
-from collector.storage.commitlog import CommitLog
+from collector.storage.archive import all_entries
+from collector.storage.commitlog import CommitLog, packed_checkpoint
 from collector.storage.floor import FloorFile
 from collector.storage.ids import Run, write_run
+from collector.storage.layout import StateFolder
+from collector.storage.retired import read_retired
 
 AT_US = 1_795_000_000_000_000
 
@@ -130,6 +134,69 @@ def crafted_log(draw: st.DrawFn) -> bytes:
     at = draw(st.integers(0, len(frames) - 1))
     frames[at] = draw(bent([frames[at], frames[at], *FRAMES], 3))
     return log_of(*frames)
+
+
+# ---------------------------------------------------------------- the log with its archive
+
+
+def rotated() -> bytes:
+    """Two sealed archives, a log that goes on, and how far it is known to have been durable."""
+    with folder() as root:
+        state, ledger = StateFolder(root), LogState()
+        log = CommitLog.open(DISK, state.commit_log)
+        for number, entry in enumerate(ENTRIES, 1):
+            ledger.fold(log.append(entry), entry)
+            if number in {4, 8}:
+                assert log.rotate(number, packed_checkpoint(number, ledger.checkpoint()))
+        log.close()
+        return packed(snapshot(root).items())
+
+
+def judge_archive(data: bytes) -> None:
+    with folder() as root:
+        state = StateFolder(root)
+        state.archive.mkdir()
+        for name, content in unpacked(data):
+            if name in ARCHIVE_NAMES:
+                (root / name).write_bytes(content)
+        before = snapshot(root)
+        try:
+            numbers = [number for number, _ in all_entries(DISK, state)]
+        except (DamagedError, NewerVersionError) as error:
+            assert str(root) in str(error)
+        else:
+            assert numbers == list(range(1, len(numbers) + 1))
+        assert snapshot(root) == before, "reading changes nothing"
+
+
+ROTATED = rotated()
+ARCHIVE_NAMES = sorted({name for name, _ in unpacked(ROTATED)} | {"archive/000000000005-000000000006.log"})
+ARCHIVES = {"rotated": ROTATED}
+
+# ---------------------------------------------------------------- records of other commands
+
+RETIRED = {
+    "one": b'{"files":[{"path":"hits/v=1/p","sha256":"'
+    + b"00" * 32
+    + b'"}],"reason":"old","replaced_by":["x"]}',
+    "none": b'{"files":[],"reason":"old"}',
+}
+
+
+def judge_retired(data: bytes) -> None:
+    with folder() as root:
+        path = root / "r.json"
+        path.write_bytes(data)
+        try:
+            entry = read_retired(DISK, path, 5)
+        except DamagedError as error:
+            assert str(path) in str(error)
+            return
+        for file in entry.files:
+            assert len(file.sha256) == 32
+            parts = Path(file.path).parts
+            assert parts[0] in {"hits", "rejects", "connections"}
+            assert ".." not in parts
 
 
 # ---------------------------------------------------------------- runs of ids
@@ -245,6 +312,14 @@ def judge_floor(data: bytes) -> None:
 
 TARGETS = [
     Target("commitlog", judge_log, LOGS, bent(list(LOGS.values())) | crafted_log(), everyday=300),
+    Target(
+        "archive",
+        judge_archive,
+        ARCHIVES,
+        bent_files([ROTATED], st.sampled_from(ARCHIVE_NAMES)),
+        everyday=150,
+    ),
+    Target("retired", judge_retired, RETIRED, bent(list(RETIRED.values())), everyday=150),
     Target("idrun", judge_run, RUNS, bent(list(RUNS.values())) | crafted_runs(), everyday=240),
     Target("floor", judge_floor, FLOORS, bent(list(FLOORS.values())) | crafted_floors(), everyday=300),
 ]
