@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from collector.core.entries import Checkpoint, Entry
 from collector.errors import DamagedError
-from collector.storage.commitlog import Append, Archive, acknowledged_entry, archives, read_log
+from collector.storage.commitlog import REMEDY, Append, Archive, acknowledged_entry, archives, read_log
 from collector.storage.fs import Disk
 from collector.storage.layout import StateFolder
 
@@ -26,7 +26,7 @@ def all_entries(disk: Disk, state: StateFolder) -> Iterator[tuple[int, Entry]]:
     # In this order: what is acknowledged is in the log by then, and what the log leaves out in the archive.
     acknowledged = acknowledged_entry(disk, state.commit_log)
     if not disk.exists(state.commit_log):
-        raise DamagedError(f"{state.commit_log} is missing; restore it from a copy")
+        raise DamagedError(f"{state.commit_log} is missing; {REMEDY}")
     log = list(read_log(disk.read_file(state.commit_log), state.commit_log, acknowledged=acknowledged))
     before = _before(log)
     last = 0
@@ -47,9 +47,7 @@ def _before(log: list[Append]) -> int:
 
 def _check_follows(first: int, last: int, state: StateFolder) -> None:
     if first != last + 1:
-        raise DamagedError(
-            f"{state.archive}: entries {last + 1} to {first - 1} are missing; restore the archive from a copy"
-        )
+        raise DamagedError(f"{state.archive}: entries {last + 1} to {first - 1} are missing; {REMEDY}")
 
 
 def _sealed(disk: Disk, archive: Archive) -> Iterator[tuple[int, Entry]]:
@@ -58,7 +56,7 @@ def _sealed(disk: Disk, archive: Archive) -> Iterator[tuple[int, Entry]]:
     if (_before(log) + 1, log[-1].last, log[-1].end) != (archive.first, archive.last, len(data)):
         raise DamagedError(
             f"{archive.path}: bytes {log[-1].end} to {len(data)}: it holds entries {_before(log) + 1} to"
-            f" {log[-1].last}, and was sealed with those of its name; restore it from a copy"
+            f" {log[-1].last}, and was sealed with those of its name; {REMEDY}"
         )
     yield from _entries(log)
 

@@ -45,6 +45,7 @@ _U32: Final = struct.Struct("<I")
 _HEADER_BYTES: Final = _HEADER.size + _U32.size
 _SEEN_MAGIC: Final = b"LSseen01"
 _SEEN: Final = struct.Struct("<8sQ")
+REMEDY: Final = "restore the newest copy there is, or make it again: verify --rebuild"
 _ARCHIVE_NAME: Final = re.compile(r"([0-9]{12,18})-([0-9]{12,18})\.log")
 _RETRY_PARTS: Final = 8
 """A rotation that found no room is tried again after this part of ``rotate_bytes`` more."""
@@ -90,14 +91,14 @@ def read_log(data: bytes, path: Path, *, acknowledged: int = 0) -> Iterator[Appe
         if not append.entries or not (append.first == last + 1 or (last == 0 and _is_checkpoint(append))):
             raise DamagedError(
                 f"{path}: entries in bytes {end} to {append.end} are numbered from {append.first},"
-                f" expected {last + 1}; restore it from a copy"
+                f" expected {last + 1}; {REMEDY}"
             )
         yield append
         end, last = append.end, append.last
     if last < acknowledged:
         raise DamagedError(
             f"{path}: bytes {end} to {len(data)} are damaged or missing: entries {last + 1} to"
-            f" {acknowledged} were durable and are not there; restore it from a copy that has them"
+            f" {acknowledged} were durable and are not there; {REMEDY}"
         )
 
 
@@ -125,13 +126,11 @@ def _is_checkpoint(append: Append) -> bool:
 
 def _check_header(data: bytes, path: Path) -> None:
     if len(data) < _HEADER_BYTES:
-        raise DamagedError(f"{path}: its header, {_HEADER_BYTES} bytes, was cut; restore it from a copy")
+        raise DamagedError(f"{path}: its header, {_HEADER_BYTES} bytes, was cut; {REMEDY}")
     magic, version = _HEADER.unpack_from(data)
     (crc,) = _U32.unpack_from(data, _HEADER.size)
     if magic != _MAGIC or crc != crc32(data[: _HEADER.size]):
-        raise DamagedError(
-            f"{path}: its header, bytes 0 to {_HEADER_BYTES}, is damaged; restore it from a copy"
-        )
+        raise DamagedError(f"{path}: its header, bytes 0 to {_HEADER_BYTES}, is damaged; {REMEDY}")
     if version > LOG_VERSION:
         raise NewerVersionError(
             f"{path} has version {version}, this one knows {LOG_VERSION}; use a newer one"
@@ -153,7 +152,7 @@ def _frames(data: bytes, path: Path, offset: int = _HEADER_BYTES) -> Iterator[Ap
         yield Append(frame.first, frame.entries, offset)
     later = next((at for at in _starts(data, offset + 1) if _payload_at(view, at) is not None), None)
     if later is not None:
-        raise DamagedError(f"{path}: bytes {offset} to {later} are damaged; restore it from a copy")
+        raise DamagedError(f"{path}: bytes {offset} to {later} are damaged; {REMEDY}")
 
 
 def _starts(data: bytes, offset: int) -> Iterator[int]:
@@ -233,7 +232,7 @@ class CommitLog:
         acknowledged = acknowledged_entry(disk, path)
         if not disk.exists(path):
             if acknowledged:
-                raise DamagedError(f"{path}, of {acknowledged} entries, is missing; restore it from a copy")
+                raise DamagedError(f"{path}, of {acknowledged} entries, is missing; {REMEDY}")
             disk.write_file_durably(path, _packed_header())
         log = cls(disk, path, disk.open(path, os.O_RDWR | os.O_NOFOLLOW), rotate_bytes)
         try:
