@@ -50,6 +50,24 @@ def test_the_coordinators_death_is_none_for_receive_and_eof_for_receive_ready(pa
         list(channel.receive_ready())
 
 
+def test_a_child_that_waits_is_woken_now_and_then(pair):
+    """So that it can say that it lives; half a message is no message, and none is lost over it."""
+    ours, theirs = pair
+    source, sink = socket.socketpair()
+    with source, sink:
+        child(source).send(Keep(7, b"\x01\x02"))
+        wire = sink.recv(1000)
+    pieces = [wire[:3], b"", wire[3:]]
+
+    def idle() -> None:
+        ours.send(pieces.pop(0))
+
+    assert child(theirs).receive(idle, idle_s=0.01) == Keep(7, b"\x01\x02")
+    assert pieces == []
+    ours.close()
+    assert child(theirs).receive(idle, idle_s=60) is None
+
+
 def test_an_announced_length_beyond_reason_is_refused(pair):
     """Foreign bytes on the channel end it instead of filling the memory."""
     ours, theirs = pair

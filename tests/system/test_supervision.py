@@ -128,9 +128,11 @@ def poisoned_file(path: Path, seed: int, total: int, poison: list[str]) -> dict[
     return spoiled
 
 
-def start_poisoned(collector: Collector, rows: int) -> Collector:
+def start_poisoned(collector: Collector, rows: int, more: dict[str, str] | None = None) -> Collector:
     path = os.pathsep.join([str(ROOT / "tests" / "system" / "poison"), str(ROOT)])
-    collector.start("--stop-after-hits", str(rows), environment={**CREDENTIALS, "PYTHONPATH": path})
+    collector.start(
+        "--stop-after-hits", str(rows), environment={**CREDENTIALS, **(more or {}), "PYTHONPATH": path}
+    )
     return collector
 
 
@@ -184,4 +186,57 @@ def test_a_record_that_eats_all_memory_becomes_a_reject(make_service, make, tmp_
     assert reject["raw"] in spoiled.values()
     assert reject["reason"] == "poison: the decoder died of it (exit code 12, out of memory)"
     assert [death["delay_s"] for death in collector.events("child.died")] == [0, 0.1, 0.2]
+    assert_nobody_left(collector)
+
+
+@pytest.mark.matrix
+def test_a_resend_of_what_became_a_reject_is_a_row(make_service, make, tmp_path):
+    """A record claims its id, its decoder is killed, the next one dies of the record: no claim stands.
+
+    Had they stood, the good record with that id would have been dropped for one that is no hit.
+    """
+    total, at, again = 400, 20, 100
+    spoiled = poisoned_file(tmp_path / "hits.jsonl", 7, total, ["later"])
+    lines = (tmp_path / "hits.jsonl").read_bytes().splitlines()
+    lines[again] = Hits(7).lines(at, 1)[0]
+    (tmp_path / "hits.jsonl").write_bytes(b"".join(line + b"\n" for line in lines))
+    met = tmp_path / "met"
+    collector = make(
+        make_service(file=tmp_path / "hits.jsonl", hits_per_second=0.0), **{"parts.max_age_s": 8}
+    )
+    start_poisoned(collector, total - 2, {"LIVESTREAM_TEST_POISON_MET": str(met)})
+    wait_until(met.exists, "the first decoder to get over it")
+    first = started(collector, "decoder 1")
+    wait_until(lambda: is_idle(first), "its claims to be answered")
+    os.kill(first, signal.SIGKILL)
+    assert collector.wait() == 0, collector.log
+    (void,) = collector.events("batch.voided")
+    assert (void["block"], void["line"]) == (1, at)
+    (reject,) = collector.table("rejects").to_pylist()
+    assert (reject["collector_line"], reject["raw"]) == (at, spoiled[at])
+    assert collector.hits()[at] == 1
+    assert collector.missing(total) == [again], "whose place the resend took"
+    assert collector.doubled() == {}
+    assert_nobody_left(collector)
+
+
+def is_idle(pid: int) -> bool:
+    """Nothing but a heartbeat in half a second."""
+    schedule = Path(f"/proc/{pid}/schedstat")
+    before_ns = int(schedule.read_text().split()[0])
+    time.sleep(0.5)
+    return int(schedule.read_text().split()[0]) - before_ns < 2_000_000
+
+
+@pytest.mark.matrix
+def test_a_child_that_hangs_before_it_is_up_ends_the_start(make_service, make, tmp_path):
+    """It is given half a minute, says where it is, and is not tried again: exit 6."""
+    (tmp_path / "arro3.py").write_text("while True:\n    pass\n")
+    collector = make(make_service())
+    collector.start(environment={**CREDENTIALS, "PYTHONPATH": str(tmp_path)})
+    assert collector.wait() == 6, collector.log
+    (hung,) = collector.events("child.hung")
+    assert (hung["name"], hung["phase"]) == ("decoder 1", "starting")
+    assert "decoder 1 cannot start (last: signal SIGABRT, it hung)" in collector.log
+    assert "arro3.py" in collector.log, "where it hung"
     assert_nobody_left(collector)

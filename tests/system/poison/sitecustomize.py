@@ -6,6 +6,7 @@ that holds ``poison:EFFECT`` has that effect on whoever decodes it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import signal
@@ -42,6 +43,15 @@ def eat():
     bytearray(4 << 30)
 
 
+def later():
+    """A crash for all but the first process that meets it."""
+    with contextlib.suppress(FileExistsError), open(os.environ["LIVESTREAM_TEST_POISON_MET"], "x") as met:
+        met.write(str(os.getpid()))
+    with open(os.environ["LIVESTREAM_TEST_POISON_MET"]) as met:
+        if met.read() != str(os.getpid()):
+            crash()
+
+
 EFFECTS = {
     b"crash": crash,
     b"abort": os.abort,
@@ -49,6 +59,7 @@ EFFECTS = {
     b"eat": eat,
     b"fail": fail,
     b"hang": hang,
+    b"later": later,
 }
 """In the order in which they are found in a block that holds several."""
 
