@@ -254,6 +254,9 @@ EVENTS: Final[Mapping[str, Event]] = {
     "attention.needed": Event(
         "error", "It goes on, but what is wrong does not cure itself: a person is needed.", _REASON
     ),
+    "library.warned": Event(
+        "warning", "A library that is used here has something to say.", {"name": "of its logger", **_REASON}
+    ),
     "orphans.ended": Event(
         "warning",
         "Children of a collector that died were still running; they had to be waited for, at worst killed.",

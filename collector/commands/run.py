@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Coroutine
 from typing import Any, TypeVar
@@ -65,8 +66,20 @@ def run(
         return on_loop(collect())
 
 
+class LibraryLines(logging.Handler):
+    """What libraries log: without a handler Python writes it as it is, secrets and escapes with it."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.setFormatter(logging.Formatter())
+
+    def emit(self, record: logging.LogRecord) -> None:
+        log("library.warned", name=record.name, reason=self.format(record))
+
+
 def on_loop(work: Coroutine[Any, Any, T]) -> T:
     """Runs it on uvloop; of several failures at once the first of ours counts."""
+    logging.basicConfig(handlers=[LibraryLines()])
     try:
         return uvloop.run(work)
     except BaseExceptionGroup as group:

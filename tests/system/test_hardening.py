@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import shutil
 import subprocess
@@ -365,6 +366,34 @@ become_child(os.getppid())
 fail()
 """
 )
+
+
+LIBRARY = (
+    SECRET_IN_ERROR
+    + """
+import asyncio, gc
+from collector import telemetry
+from collector.commands.run import on_loop
+telemetry.configure(form="json")
+async def main():
+    async def task():
+        fail()
+    asyncio.ensure_future(task())
+    await asyncio.sleep(0)
+    gc.collect()
+on_loop(main())
+"""
+)
+
+
+def test_what_libraries_log_is_masked_and_one_line():
+    """A task that nobody waited for, as asyncio tells it."""
+    _, said = _python(LIBRARY).communicate()
+    assert CANARY not in said
+    (line,) = said.splitlines()
+    event = json.loads(line)
+    assert (event["event"], event["name"]) == ("library.warned", "asyncio")
+    assert "Task exception was never retrieved" in event["reason"]
 
 
 @pytest.mark.parametrize("program", [COORDINATOR, CHILD], ids=["coordinator", "child"])
