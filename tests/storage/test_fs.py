@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import inspect
 import os
 import stat
+import sys
 import tempfile
 from pathlib import Path
 
@@ -186,3 +188,30 @@ def test_sha256_is_of_the_whole_file(tmp_path: Path) -> None:
     content = os.urandom(3_000_001)
     (tmp_path / "part").write_bytes(content)
     assert Disk().sha256(tmp_path / "part") == hashlib.sha256(content).digest()
+
+
+def test_a_reader_does_not_wait_for_what_is_no_file(tmp_path):
+    """A pipe in the place of a file is refused; opening it would wait for a writer for ever."""
+    os.mkfifo(tmp_path / "floor")
+    with pytest.raises(StorageError, match="read of"):
+        DISK.read_file(tmp_path / "floor")
+
+
+def test_a_file_is_read_up_to_a_limit(tmp_path):
+    """What must be small is never read whole to find that it is not."""
+    (tmp_path / "file").write_bytes(b"0123456789" * 300_000)
+    assert DISK.read_file(tmp_path / "file", 12) == b"012345678901"
+    assert len(DISK.read_file(tmp_path / "file", (1 << 20) + 1)) == (1 << 20) + 1
+    assert len(DISK.read_file(tmp_path / "file")) == 3_000_000
+
+
+def test_a_folder_is_made_with_all_its_parents(tmp_path):
+    """However many are missing; each with the mode asked for."""
+    deep = tmp_path.joinpath(*["x"] * 300)
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack()) + 60)
+    try:
+        DISK.make_folder(deep, 0o750)
+    finally:
+        sys.setrecursionlimit(before)
+    assert deep.stat().st_mode & 0o777 == deep.parent.stat().st_mode & 0o777 == 0o750

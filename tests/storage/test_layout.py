@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from collector.core.messages import FileKind
-from collector.errors import ConfigurationError
+from collector.errors import ConfigurationError, DamagedError
 from collector.storage.fs import DISK
-from collector.storage.layout import StateFolder, new_instance, part_path, run_range, stream_name
+from collector.storage.layout import StateFolder, instance_id, new_instance, part_path, run_range, stream_name
 
 
 @pytest.mark.parametrize("name", ["a", "Web-Shop_2", "x" * 64])
@@ -71,3 +71,12 @@ def test_a_state_folder_is_private(tmp_path: Path) -> None:
     state.make(DISK)
     for folder in (state.root, state.journal, state.staging, state.ids, state.resends, state.quarantine):
         assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_an_instance_is_sixteen_digits() -> None:
+    """Paths are made of it, so a log that says anything else is damaged."""
+    made = new_instance()
+    assert instance_id(made) == made
+    for text in ("", "../../../../../x/", "0123456789ABCDEF", made + "0", made + "\n"):
+        with pytest.raises(DamagedError, match="16 hexadecimal digits"):
+            instance_id(text)
