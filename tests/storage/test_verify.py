@@ -359,7 +359,6 @@ def swapped(entries: list[Entry], kind: type[Entry], nth: int, mth: int) -> None
         lambda entries: dropped(entries, Made, 0),
         lambda entries: swapped(entries, Intent, 1, 2),
         lambda entries: swapped(entries, Committed, 1, 2),
-        lambda entries: changed(entries, Intent, 2, before=Totals(1, 1, 0, 0)),
         lambda entries: changed(entries, Intent, 2, batch=8),
         lambda entries: changed(entries, Intent, 2, last=9),
         lambda entries: changed(entries, Committed, 2, batch=1),
@@ -397,6 +396,23 @@ def test_a_hash_that_was_changed_is_named(collected):
 
     collected.rewrite_log(change)
     assert "hash" in collected.found()
+
+
+def test_rows_that_the_log_counts_and_the_file_has_not_are_named(collected):
+    """By the file's own footer."""
+
+    def change(entries: list[Entry]) -> None:
+        at = next(i for i, entry in enumerate(entries) if isinstance(entry, Intent))
+        entries[at] = with_files(entries[at], lambda file: msgspec.structs.replace(file, rows=file.rows + 1))
+
+    collected.rewrite_log(change)
+    assert {"rows", "counts"} <= set(collected.found())
+
+
+def test_totals_that_do_not_follow_from_the_batches_are_named(collected):
+    """What an intent says came before it is what the batches before it add up to."""
+    collected.rewrite_log(lambda entries: changed(entries, Intent, 2, before=Totals(1, 1, 0, 0)))
+    assert "log" in collected.found()
 
 
 @pytest.mark.parametrize("where", [0.0, 0.1, 0.5, 0.9, 1.0])
