@@ -51,6 +51,8 @@ def assert_same(collected: Collected, whole: Collected) -> None:
         assert getattr(now, name) == getattr(before, name), name
     assert now.next_held_us >= before.last_batch[1] * 1000
     assert now.last_entry >= before.last_entry
+    named = [file.final for kind in FileKind for file in collected.files(kind)]
+    assert len(named) == len(set(named)), "a file is committed twice"
 
 
 def frames(path: Path) -> list[tuple[int, int]]:
@@ -124,6 +126,21 @@ def test_a_log_that_is_gone_is_made_again(collected, whole):
     assert "6 batches were made again from their parts" in done.said
     notes = [entry.text for _, entry in collected.entries() if isinstance(entry, Note)]
     assert set(done.said) <= set(notes)
+
+
+def test_numbers_of_entries_are_not_used_again(collected):
+    """Rows of connections are named by them: of a log that is shorter now, the next rows have other names."""
+    collected.append(*[Note("any", "thing")] * 100)
+    collected.connect(4)
+    before = collected.ledger().last_entry
+    collected.state.commit_log.unlink()
+    acknowledged_path(collected.state.commit_log).unlink()
+    rebuilt(collected)
+    assert collected.ledger().last_entry >= before - 2, (
+        "those of the rows' own decision come after their name"
+    )
+    collected.connect(5)
+    assert collected.found() == []
 
 
 def test_the_damaged_log_is_kept(collected):
