@@ -184,10 +184,6 @@ class StateFolder:
         return self.root / "children"
 
     @property
-    def children_record(self) -> Path:
-        return self.root / "children.json"
-
-    @property
     def socket(self) -> Path:
         return self.root / "status.socket"
 

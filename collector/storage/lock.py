@@ -21,6 +21,9 @@ from collector.errors import InUseError, StorageError
 from collector.storage.fs import Disk
 from collector.storage.layout import StateFolder
 
+_RECORD_BYTES: Final = 4096
+"""Of ``children``: one page, which a kill cannot leave half written."""
+_MOST_RECORD_BYTES: Final = 1 << 20
 _POLL_S: Final = 0.02
 _KILLED_WITHIN_S: Final = 10.0
 """A killed process gives its locks back once it leaves the kernel; a disk in trouble can hold it there."""
@@ -77,16 +80,21 @@ class StateLock:
         """
         path = self._state.children
         self.children_fd = self._disk.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
-        if _try(self.children_fd):
-            return False
-        if not _wait(self.children_fd, wait_s):
+        orphaned = not _try(self.children_fd)
+        if orphaned and not _wait(self.children_fd, wait_s):
             _kill_and_wait(self._disk, self.children_fd, self._state, kill)
-        return True
+        self._disk.allocate(self.children_fd, _RECORD_BYTES)
+        return orphaned
 
     def record_children(self, pids: Iterable[int]) -> None:
-        """Who may have to be killed if this collector dies. Call it whenever a child was started."""
+        """Who may have to be killed if this collector dies. Call it whenever a child was started.
+
+        Into room that was allocated, and not synced: it needs no free space, and what it says is about
+        processes, which no power failure outlives.
+        """
         found = [child for child in map(identity_of, pids) if child is not None]
-        self._disk.write_file_durably(self._state.children_record, msgspec.json.encode(found))
+        record = msgspec.json.encode(found).ljust(_RECORD_BYTES)
+        self._disk.pwrite_all(self.children_fd, record, 0)
 
     def release(self) -> None:
         for fd in (self._fd, self.children_fd):
@@ -110,7 +118,7 @@ def _take_or_refuse(disk: Disk, fd: int, state: StateFolder) -> None:
 
 
 def _kill_and_wait(disk: Disk, fd: int, state: StateFolder, kill: Callable[[int, int], None]) -> None:
-    killed = _kill_recorded(disk, state, kill)
+    killed = _kill_recorded(disk, fd, kill)
     if not _wait(fd, _KILLED_WITHIN_S):
         raise InUseError(
             f"{state.children} is still held by a child of an earlier collector"
@@ -137,11 +145,11 @@ def _wait(fd: int, wait_s: float) -> bool:
     return True
 
 
-def _kill_recorded(disk: Disk, state: StateFolder, kill: Callable[[int, int], None]) -> list[int]:
+def _kill_recorded(disk: Disk, fd: int, kill: Callable[[int, int], None]) -> list[int]:
     """Only who is the very process that was recorded: its number may be somebody else's by now."""
     try:
-        recorded = msgspec.json.decode(disk.read_file(state.children_record), type=list[ChildIdentity])
-    except (FileNotFoundError, *UNREADABLE):
+        recorded = msgspec.json.decode(disk.pread(fd, _MOST_RECORD_BYTES, 0), type=list[ChildIdentity])
+    except UNREADABLE:
         return []
     found = [child for child in recorded if identity_of(child.pid) == child]
     for child in found:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from faulty_disk import FaultyDisk
 
 from collector.errors import InUseError
 from collector.storage.fs import DISK
@@ -94,8 +95,9 @@ def test_an_orphan_that_goes_by_itself_is_waited_for(
 
 def test_an_orphan_that_stays_is_killed(state: StateFolder, orphan: subprocess.Popen[bytes]) -> None:
     """By the pid and start time that were recorded; then the lock is free."""
+    found = identity_of(orphan.pid)
+    state.children.write_bytes(msgspec.json.encode([found]).ljust(100))
     with StateLock.take(DISK, state) as lock:
-        lock.record_children([orphan.pid])
         assert lock.take_children(wait_s=0.05)
     assert orphan.wait(10) == -9
 
@@ -105,9 +107,30 @@ def test_children_that_are_gone_are_not_recorded(state: StateFolder) -> None:
     gone = subprocess.Popen(["true"])
     gone.wait(10)
     with StateLock.take(DISK, state) as lock:
+        lock.take_children()
         lock.record_children([gone.pid, os.getpid()])
-    recorded = msgspec.json.decode(state.children_record.read_bytes(), type=list[ChildIdentity])
+    recorded = msgspec.json.decode(state.children.read_bytes(), type=list[ChildIdentity])
     assert recorded == [identity_of(os.getpid())]
+
+
+def test_recording_children_needs_no_room_and_no_sync(state: StateFolder) -> None:
+    """A full or slow disk keeps no child from being started."""
+    disk = FaultyDisk()
+    with StateLock.take(disk, state) as lock:
+        lock.take_children()
+        disk.calls.clear()
+        lock.record_children([os.getpid()])
+        assert disk.calls == ["pwritev"]
+        assert state.children.stat().st_blocks * 512 >= state.children.stat().st_size > 0
+
+
+def test_a_record_that_became_shorter_leaves_nothing_of_the_longer_one(state: StateFolder) -> None:
+    """It is overwritten in place."""
+    with StateLock.take(DISK, state) as lock:
+        lock.take_children()
+        lock.record_children([os.getpid(), os.getppid()])
+        lock.record_children([])
+    assert msgspec.json.decode(state.children.read_bytes()) == []
 
 
 def refused(state: StateFolder, monkeypatch: pytest.MonkeyPatch) -> str:
@@ -124,7 +147,7 @@ def test_a_process_with_another_start_time_is_never_killed(
     found = identity_of(orphan.pid)
     assert found is not None
     later = ChildIdentity(found.pid, found.start + 1)
-    state.children_record.write_bytes(msgspec.json.encode([later]))
+    state.children.write_bytes(msgspec.json.encode([later]))
     assert "killed: none" in refused(state, monkeypatch)
     assert orphan.poll() is None
 
@@ -138,7 +161,7 @@ def test_without_a_readable_record_nobody_is_killed(
 ) -> None:
     """And the start is refused in words."""
     if record is not None:
-        state.children_record.write_bytes(record)
+        state.children.write_bytes(record)
     assert "find it with fuser" in refused(state, monkeypatch)
     assert orphan.poll() is None
 
