@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import signal
+import time
 
 import pytest
-from harness import PATIENCE_S, wait_until
+from harness import wait_until
 
 from collector.simulator.scenario import parse
 
@@ -84,12 +85,13 @@ def test_a_second_collector_is_refused_at_once(make_service, make_collector):
     """The state folder has one owner: exit 5, and the first is undisturbed."""
     service = make_service(total=TOTAL)
     first = make_collector(service)
-    first.start("--stop-after-hits", str(TOTAL))
+    first.start()
     wait_until(lambda: service.sent > 0, "the stream to begin")
     second = make_collector(service)
     second.folder = first.folder
     assert second.run() == 5
-    assert first.wait(PATIENCE_S) == 0, first.log
+    wait_until(lambda: first.rows() == TOTAL, "every hit")
+    assert first.drain() == 0, first.log
     first.assert_complete(TOTAL)
 
 
@@ -116,12 +118,21 @@ def test_parts_have_the_mode_that_was_asked_for(make_service, make_collector, mo
     assert {path.stat().st_mode & 0o077 for path in [collector.state, *state]} == {0}
 
 
+def test_a_run_ends_after_its_seconds(make_service, make_collector):
+    """However far it has come: a drain, exit 0."""
+    collector = make_collector(make_service(total=0))
+    assert collector.run("--stop-after", "0.5") == 0, collector.log
+    assert 'reason="--stop-after 0.5"' in collector.log
+
+
 def test_a_silent_stream_is_held(make_service, make_collector):
     """No hits and only signs of life: the connection stays, nothing is written, a drain is clean."""
     service = make_service(total=0)
     collector = make_collector(service)
-    collector.start("--stop-after", "2")
-    assert collector.wait() == 0, collector.log
+    collector.start()
+    wait_until(lambda: "connection.opened" in collector.log, "the stream to begin")
+    time.sleep(5 * service.settings.heartbeat_s)  # nothing must happen
+    assert collector.drain() == 0, collector.log
     assert len(service.requests) == 1
     assert collector.rows() == 0
     collector.assert_tidy()
