@@ -55,7 +55,8 @@ def spoiled(number: int) -> bytes:
     return b'{"spoiled": %d' % number
 
 
-def is_spoiled(index: np.ndarray) -> np.ndarray:
+def is_spoiled(index: Any) -> Any:
+    """Of one number, or of many."""
     return index % SPOILED_IN == SPOILED_IN - 1
 
 
@@ -171,6 +172,7 @@ class Tally:
         for raw in table.column("raw").to_pylist():
             number = re.fullmatch(rb'\{"spoiled": ([0-9]+)', raw)
             assert number is not None, f"I2: the reject {raw!r} was never sent"
+            assert is_spoiled(int(number[1])), f"I2: the reject {raw!r} was never sent"
             assert raw == spoiled(int(number[1])), f"I2: the reject {raw!r} was never sent"
 
     # ------------------------------------------------------------ the verdict
