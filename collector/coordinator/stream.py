@@ -193,7 +193,7 @@ class Stream:
     async def _get_token(self, *, renew: bool) -> None:
         try:
             self._token = await self._tokens.get(renew=renew)
-            self._tell(TokenReady(self._stored_reset()))
+            self._tell(TokenReady(await self._floor_thread.run(self._stored_reset)))
         except TokenError as error:
             log("token.failed", reason=str(error), status=error.status)
             self._tell(error.event())
