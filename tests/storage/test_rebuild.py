@@ -128,6 +128,14 @@ def test_a_log_that_is_gone_is_made_again(collected, whole):
     assert set(done.said) <= set(notes)
 
 
+def test_what_cannot_be_known_is_said(collected):
+    """Which saved files were read stands in the log alone."""
+    collected.state.commit_log.unlink()
+    said = rebuild(DISK, collected.state, collected.output, stream=STREAM, url_segment="").said
+    assert any("names of 3 saved files that were read are not known" in line for line in said)
+    assert collected.found() == []
+
+
 def test_numbers_of_entries_are_not_used_again(collected):
     """Rows of connections are named by them: of a log that is shorter now, the next rows have other names."""
     collected.append(*[Note("any", "thing")] * 100)
@@ -438,6 +446,7 @@ def test_blocks_behind_a_lost_end_are_written_off(collected, whole):
 # ---------------------------------------------------------------- crashes of the rebuild itself
 
 
+@pytest.mark.timeout(900)
 @sweep
 def test_it_can_be_run_again_after_a_crash_at_any_point(rotated, tmp_path, step):
     """Every disk call in turn is the last one; a second run ends as if the first had not been."""

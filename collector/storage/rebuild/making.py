@@ -17,6 +17,7 @@ from collector.core.entries import (
     ConnectionsCommitted,
     ConnectionsIntent,
     Entry,
+    FileOpened,
     GapSeen,
     Intent,
     Lost,
@@ -99,8 +100,22 @@ class Making:
         after = salvaged.checkpoint.last_connection if salvaged.checkpoint is not None else 0
         for entry in unwritten_connections(self._ledger, self.entries, after=after):
             self._put(entry)
+        self._say_unknown()
         until = [found.number("last_entry") for found in self.evidence.connections]
         self._pad(max([salvaged.last, *until]))
+
+    def _say_unknown(self) -> None:
+        intents = (entry for entry in self.entries if isinstance(entry, Intent))
+        connections = {block.connection for intent in intents for block in intent.blocks}
+        if 0 in connections:
+            self.said.append("some blocks are of connections whose numbers no footer says: counted under 0")
+        files = {entry.connection for entry in self.entries if isinstance(entry, FileOpened)}
+        unknown = connections - files - {0}
+        if not self._ledger.url_segment and unknown and not self.goes_on:
+            self.said.append(
+                f"the names of {len(unknown)} saved files that were read are not known any more: decoded again,"
+                " their hits with ids are dropped as resends, and those without are added once more"
+            )
 
     def _fill_hole(self, ahead: Iterator[Entry]) -> None:
         """Entries are missing here: batches among them, if the next that is known says so."""
