@@ -113,7 +113,7 @@ class Making:
         unknown = connections - files - {0}
         if not self._ledger.url_segment and unknown and not self.goes_on:
             self.said.append(
-                f"the names of {len(unknown)} saved files that were read are not known any more: decoded again,"
+                f"the names of {len(unknown)} saved files that were read are not known: decoded again,"
                 " their hits with ids are dropped as resends, and those without are added once more"
             )
 
