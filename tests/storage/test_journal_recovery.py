@@ -539,7 +539,9 @@ def test_a_newer_version_is_not_overridden(tmp_path: Path) -> None:
 def test_losses_are_durable_before_anything_is_changed(tmp_path: Path) -> None:
     """A start that dies behind the copies finds the same damage again."""
     journal = written(tmp_path, 8)
+    flip(journal.segment(1), 0)
     flip(journal.segment(2), 30)
+    os.truncate(journal.segment(3), 100)
     before = journal.contents()
 
     def die(losses: Sequence[Loss], faults: Sequence[str]) -> None:

@@ -40,6 +40,7 @@ HOUR = "date=2026-03-01/hour=05"
 PART = f"hits/v=1/stream=shop/{HOUR}/part-one.parquet"
 IDS = "ids/000000000001-000000000004-1.run"
 ROWS = "connections/v=1/stream=shop/part-rows.parquet"
+DAY = "connections/v=1/stream=shop/date=2026-03-01/part-day.parquet"
 BLOCKS = 7
 REDO = WaysOn(redo_batch=1)
 ACCEPT = WaysOn(accept_journal_loss=True)
@@ -57,13 +58,14 @@ class Root:
         self._journal()
         part = self._staged("one", FileKind.HITS, PART)
         ids = self._staged("ids", FileKind.IDS, IDS)
+        day = self._staged("day", FileKind.CONNECTIONS, DAY)
         rows = self._staged("rows", FileKind.CONNECTIONS, ROWS)
         self._staged("undecided", FileKind.HITS, "hits/never.parquet")
         self.append(
             Made("0" * 16, "shop", "shop", 1),
             ConnectionOpened(1, 1, 0, {}, 0),
             _intent((part, ids)),
-            ConnectionsIntent(1, 2, (rows,), ((1, 0),), ()),
+            ConnectionsIntent(1, 2, (day, rows), ((1, 0),), ()),
         )
 
     def append(self, *entries: Entry) -> None:
@@ -190,6 +192,11 @@ def block_damaged(root: Root) -> None:
     flip(root.segment(3), SEGMENT_HEADER_BYTES + BLOCK_HEADER_BYTES)
 
 
+def block_behind_damaged(root: Root) -> None:
+    """Block 6, with block 5 whole before it: what is written off is not next in turn."""
+    flip(root.segment(3), SEGMENT_HEADER_BYTES + space_of(8) + BLOCK_HEADER_BYTES)
+
+
 def segment_missing(root: Root) -> None:
     """Blocks 5 and 6, which block 7 proves durable: the header of it is whole."""
     root.segment(3).unlink()
@@ -215,6 +222,7 @@ SCENES: list[tuple[Callable[[Root], None], WaysOn]] = [
     (published, REDO),
     (part_gone, REDO),
     (block_damaged, ACCEPT),
+    (block_behind_damaged, ACCEPT),
     (segment_missing, ACCEPT),
     (lost_before, RECOVER_ONLY),
 ]
@@ -416,6 +424,7 @@ def test_rows_that_cannot_be_finished_are_made_again(dead: Root) -> None:
     found, ledger = dead.recover()
     assert dead.entries()[-1] == ConnectionsVoid.__name__
     assert "neither" in found.voided_rows
+    assert not (dead.output / DAY).exists()
     assert [hour for _, hour in ledger.unwritten_rows(5)] == [0]
     assert ledger.connections_until == 2
 
@@ -461,6 +470,16 @@ def test_what_checks_out_is_kept_and_what_does_not_is_written_off(dead: Root) ->
         "0000000000000003-4096.damaged"
     ]
     assert dead.recover()[0].journal.next_seq == 7
+
+
+def test_what_is_written_off_behind_others_stays_written_off(dead: Root) -> None:
+    """The next start, without the flag, finds nothing wrong; the batch of the blocks before it ends there."""
+    block_behind_damaged(dead)
+    found, ledger = dead.recover(ways_on=ACCEPT)
+    assert (ledger.last_block, ledger.lost) == (4, (Lost(6, 6, 1),))
+    again, _ = dead.recover()
+    for journal in (found.journal, again.journal):
+        assert ([block.seq for block in journal.blocks], journal.next_seq) == ([5], 7)
 
 
 def test_files_are_read_again_from_the_first_block_that_is_lost(dead: Root) -> None:
