@@ -376,7 +376,7 @@ def test_a_connection_is_kept_until_what_follows_it_is_written() -> None:
     ]
     for number, entry in enumerate(steps, 4):
         state.fold(number, entry)
-        assert list(state.connections)[0] == 1
+        assert next(iter(state.connections)) == 1
     state.fold(10, ConnectionsCommitted(7, 8))
     assert (list(state.connections), state.gap_after, state.forgotten_connection) == ([2], {}, 1)
 
