@@ -59,7 +59,6 @@ class Loss:
     """File, bytes and blocks in words."""
 
 
-
 @dataclass(slots=True)
 class Survey:
     folder: Path
