@@ -6,6 +6,7 @@ no text from outside reaches a path without ``stream_name``.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
@@ -30,6 +31,7 @@ _STREAM_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _INSTANCE: Final = re.compile(r"[0-9a-f]{16}")
 _VERSION: Final = re.compile(r"[0-9]{1,9}")
 _OTHERS: Final = 0o077
+_NO_FOLDER: Final = frozenset({errno.ELOOP, errno.ENOTDIR})
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _RUN_NAME: Final = re.compile(r"([0-9]{12,18})-([0-9]{12,18})-([0-9]{1,18})\.run")
 
@@ -48,6 +50,8 @@ def make_private(disk: Disk, folder: Path, *, follow: bool = False) -> None:
     try:
         fd = disk.open(folder, os.O_RDONLY | os.O_DIRECTORY | (0 if follow else os.O_NOFOLLOW))
     except (StorageError, FileNotFoundError) as error:
+        if isinstance(error, StorageError) and getattr(error.__cause__, "errno", 0) not in _NO_FOLDER:
+            raise  # the disk failed: that is no setting's fault
         raise ConfigurationError(f"{folder} must be a folder, no symbolic link: {error}") from error
     try:
         owner, mode = disk.owner_and_mode(fd)

@@ -66,7 +66,7 @@ class FaultyDisk(Disk):
     ) -> None:
         self._fail_at = fail_at
         self._error = error
-        self._sticky = sticky or error is None
+        self.sticky = sticky or error is None
         self._only = only
         self._full = error in {errors.ENOSPC, errors.EDQUOT}
         self._over = over
@@ -111,7 +111,7 @@ class FaultyDisk(Disk):
             return False
         self.calls.append(name)
         number = len(self.calls)
-        return bool(self._fail_at) and (number == self._fail_at or (number > self._fail_at and self._sticky))
+        return bool(self._fail_at) and (number == self._fail_at or (number > self._fail_at and self.sticky))
 
     def _half_done(self, name: str, arguments: tuple[Any, ...]) -> None:
         over = self._over or DISK

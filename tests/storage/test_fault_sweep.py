@@ -14,7 +14,7 @@ import pytest
 from components import COMPONENTS, Acknowledged, attempt
 from faulty_disk import FALLIBLE, SYNCS, TAKES_ROOM, Crashed, FaultyDisk, ShortDisk
 
-from collector.errors import NoSpaceError, StorageError
+from collector.errors import NoSpaceError, StorageError, SyncFailedError
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 ALL = frozenset(FALLIBLE)
@@ -73,7 +73,9 @@ def judge_error(error: type[BaseException] | None, disk: FaultyDisk, code: int |
         assert error is None
     elif code is None:
         assert error is Crashed
-    elif code in NO_ROOM and disk.failed_call not in SYNCS:
+    elif disk.failed_call in SYNCS:
+        assert error is SyncFailedError or (disk.sticky and error is StorageError), error
+    elif code in NO_ROOM:
         assert error in {None, NoSpaceError}, disk.failed_call
     else:
         assert error is StorageError, disk.failed_call
