@@ -291,9 +291,10 @@ class Storage(RuleBasedStateMachine):
             for _ in range(count):
                 self.held_us += 1
                 payload = os.urandom(size)
+                seq = self.collector.writer._written_seq + 1
+                self.sent[seq], self.held_of[seq] = payload, self.held_us  # also if it ends in mid-write
                 with suppress(NoSpaceError):
-                    block = self.collector.write(payload, 1, self.held_us)
-                    self.sent[block.seq], self.held_of[block.seq] = payload, self.held_us
+                    self.collector.write(payload, 1, self.held_us)
 
         self.attempt(work, calls, fates, seed)
 
