@@ -12,14 +12,7 @@ from dataclasses import dataclass
 
 import pytest
 from fault_rig import Rig
-from faults.plan import (
-    CONNECTIONS,
-    RUNNING,
-    Fault,
-    Point,
-    named,
-    sticky,
-)
+from faults.plan import CONNECTIONS, ROTATION, RUNNING, Fault, Point, named, sticky
 
 RARE = ("hour-folder", "resends-published")
 """Steps that come once in these streams."""
@@ -53,6 +46,17 @@ def restart_if_dead(rig: Rig, fault: Fault) -> None:
         rig.start()
     else:
         rig.wait_until(lambda: rig.collector.events("child.died"), "its death to be noticed")
+
+
+def killed_later(rig: Rig, fault: Fault) -> None:
+    """The same for a step that the first start takes for another reason."""
+    rig.add(fault, armed=False)
+    rig.start()
+    rig.until_rows(300)
+    rig.faults.arm(fault)
+    rig.until_fired(fault)
+    restart_if_dead(rig, fault)
+    rig.finish()
 
 
 def killed_in_drain(rig: Rig, fault: Fault) -> None:
@@ -178,6 +182,7 @@ WAITS = "segment allocated, segment header, part written, part created, ids writ
 LOGGED = "intent appended, committed appended, hits published, resends published"
 TABLE: dict[str, list[Line]] = {
     "killed": [*kills(RUNNING, killed)],
+    "killed in a rotation": [*kills(ROTATION, killed_later)],
     "killed in a drain": [*kills(CONNECTIONS, killed_in_drain)],
     "killed in recovery": [
         line(
@@ -190,6 +195,7 @@ TABLE: dict[str, list[Line]] = {
     "full": [
         *lasting(full, "ENOSPC EDQUOT", f"journal append, {WAITS}, {LOGGED}, ids merge written"),
         *errors(full_once, "ENOSPC", f"journal append, {WAITS}, {LOGGED}, ids merge written"),
+        *errors(full_once, "ENOSPC", "archive written, log written anew"),
         *lasting(full_while_cut, "ENOSPC", "segment allocated, journal append"),
     ],
     "broken": [
@@ -197,6 +203,7 @@ TABLE: dict[str, list[Line]] = {
         *errors(broken, "EIO EROFS", "hits published, ids published, floor written, segment freed"),
         *errors(broken, "EIO ENOSPC", "journal sync, segment synced, intent synced, committed synced"),
         *errors(broken, "EIO ENOSPC", "floor synced, hour folder synced, ids merge synced"),
+        *errors(broken, "EIO", "archive synced, archive named, log synced anew, log replaced"),
     ],
     "staged anew": [*errors(staged_anew, "EIO ENOSPC", "part synced, ids synced")],
     "slow": [
@@ -209,7 +216,15 @@ TABLE: dict[str, list[Line]] = {
         )
     ],
 }
-SAMPLE = {"killed": 4, "killed in a drain": 1, "killed in recovery": 1, "full": 1, "broken": 1, "slow": 1}
+SAMPLE = {
+    "killed": 3,
+    "killed in a rotation": 1,
+    "killed in a drain": 1,
+    "killed in recovery": 1,
+    "full": 1,
+    "broken": 1,
+    "slow": 1,
+}
 
 
 def pytest_generate_tests(metafunc):

@@ -52,6 +52,8 @@ class Faults:
 
     folder: Path
     faults: list[Fault] = field(default_factory=list)
+    rotate_bytes: int = 20_000
+    """Of the commit log, so that it rotates while a test looks."""
 
     def add(self, fault: Fault, *, armed: bool = True) -> Fault:
         """Known to every process that is started from now on."""
@@ -83,7 +85,11 @@ class Faults:
         """To be added to a collector's."""
         given = [asdict(fault) | {"folder": str(self.folder)} for fault in self.faults]
         paths = [str(INJECTION), *filter(None, [os.environ.get("PYTHONPATH")])]
-        return {"LIVESTREAM_TEST_FAULTS": json.dumps(given), "PYTHONPATH": os.pathsep.join(paths)}
+        return {
+            "LIVESTREAM_TEST_FAULTS": json.dumps(given),
+            "LIVESTREAM_TEST_ROTATE_BYTES": str(self.rotate_bytes),
+            "PYTHONPATH": os.pathsep.join(paths),
+        }
 
     def _armed(self, fault: Fault) -> Path:
         return self.folder / f"{fault.name}.armed"
@@ -164,12 +170,21 @@ CONNECTIONS = (
     Point("connections committed appended", "coordinator", "pwritev", "*/commit.log", _CONNECTIONS_COMMITTED),
     Point("connections committed synced", "coordinator", "fdatasync", "*/commit.log", _CONNECTIONS_COMMITTED),
 )
+ROTATION = (
+    Point("archive written", "coordinator", "write", "*/archive/.*.new"),
+    Point("archive synced", "coordinator", "fsync", "*/archive/.*.new"),
+    Point("archive named", "coordinator", "rename", "*/archive/.*.new -> *"),
+    Point("archive folder synced", "coordinator", "fsync", "*/archive"),
+    Point("log written anew", "coordinator", "write", "*/.commit.log.new"),
+    Point("log synced anew", "coordinator", "fsync", "*/.commit.log.new"),
+    Point("log replaced", "coordinator", "rename", "*/.commit.log.new -> *"),
+)
 RUNNING = (*JOURNAL, *SEGMENT, *STAGING, *LOG, *PUBLISHING, *AFTERWARDS, *FLOOR)
-"""What happens all the time; ``CONNECTIONS`` is what a drain does besides."""
+"""What happens all the time, from the start on. ``ROTATION`` comes later, ``CONNECTIONS`` in a drain."""
 
 
 def named(name: str) -> Point:
-    return next(point for point in (*RUNNING, *CONNECTIONS) if point.name == name)
+    return next(point for point in (*RUNNING, *ROTATION, *CONNECTIONS) if point.name == name)
 
 
 def sticky(fault: Fault) -> Fault:

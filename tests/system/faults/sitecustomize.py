@@ -1,7 +1,8 @@
 """Faults in real processes: wraps the disk calls of a collector that has this folder on its PYTHONPATH.
 
 Runs at the start of every Python process there, before the product, which knows nothing of it. The
-environment variable LIVESTREAM_TEST_FAULTS holds the faults (``plan.Fault``) as JSON. A fault fires
+environment variable LIVESTREAM_TEST_FAULTS holds the faults (``plan.Fault``) as JSON;
+LIVESTREAM_TEST_ROTATE_BYTES makes the commit log rotate sooner. A fault fires
 only while its control file NAME.armed exists, and uses that file up unless it is sticky, so it fires once
 whatever is restarted meanwhile. Each firing is a line in NAME.fired, written before its effect.
 """
@@ -41,7 +42,7 @@ OTHERS = {
     "listdir": "listdir",
     "free_bytes": "statvfs",
 }
-MODULE = "collector.storage.fs"
+DISK_MODULE, LOG_MODULE = "collector.storage.fs", "collector.storage.commitlog"
 _REMEMBERED_BYTES = 1 << 16
 
 
@@ -194,13 +195,14 @@ class Injector:
 
 
 class Hook:
-    """Wraps the module once it is imported, whenever that is."""
+    """Changes a module once it is imported, whenever that is."""
 
-    def __init__(self, injector: Injector) -> None:
-        self._injector = injector
+    def __init__(self, module: str, change) -> None:
+        self._module = module
+        self._change = change
 
     def find_spec(self, name, path=None, target=None):
-        if name != MODULE:
+        if name != self._module:
             return None
         sys.meta_path.remove(self)
         spec = PathFinder.find_spec(name, path, target)
@@ -208,10 +210,14 @@ class Hook:
 
         def exec_module(module):
             real(module)
-            self._injector.wrap(module)
+            self._change(module)
 
         spec.loader.exec_module = exec_module
         return spec
+
+
+def rotate_sooner(commitlog, rotate_bytes: int) -> None:
+    commitlog.CommitLog.open.__func__.__kwdefaults__["rotate_bytes"] = rotate_bytes
 
 
 def install() -> None:
@@ -219,7 +225,9 @@ def install() -> None:
     given = json.loads(os.environ.get("LIVESTREAM_TEST_FAULTS", "[]"))
     faults = [Fault(fault) for fault in given if fault["process"] in (here, "*")]
     if faults:
-        sys.meta_path.insert(0, Hook(Injector(faults)))
+        sys.meta_path.insert(0, Hook(DISK_MODULE, Injector(faults).wrap))
+    if rotate_bytes := os.environ.get("LIVESTREAM_TEST_ROTATE_BYTES"):
+        sys.meta_path.insert(0, Hook(LOG_MODULE, lambda module: rotate_sooner(module, int(rotate_bytes))))
 
 
 install()
