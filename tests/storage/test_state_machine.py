@@ -465,5 +465,5 @@ def test_any_order_of_work_and_crashes_keeps_every_accepted_block() -> None:
 @pytest.mark.matrix
 @pytest.mark.timeout(3600)
 def test_many_orders_of_work_and_crashes() -> None:
-    """The same, for a quarter of an hour."""
+    """The same, for some minutes."""
     run(4000)
