@@ -241,7 +241,7 @@ class Soak:
         }
         (folder / "collector").mkdir()
         self.collector = Collector(self.service, folder / "collector", wait_s=WAIT_S, settings=settings)
-        self.faults = Faults(folder / "faults")
+        self.faults = Faults(folder / "faults", rotate_bytes=200_000)
         for fault in [*LASTING, *BROKEN, *UNSYNCED, *SLOW, *KILLS]:
             self.faults.add(fault, armed=False)
         self.tally = oracle.Tally(self.service.hits, sampled_rows=20, seed=arguments.seed)
@@ -258,7 +258,7 @@ class Soak:
         self._started_s = 0.0
         self._started_us = 0
         self._waits_for_block = False
-        self._verifying: subprocess.Popen[str] | None = None
+        self._verifying: subprocess.Popen[bytes] | None = None
         self._log_offset = 0
         self._committed = 0
         self._excused: set[int] = set()
@@ -439,10 +439,17 @@ class Soak:
         self.faults.arm(fault)
         self.after(10.0, lambda: self.faults.lift(fault))
 
-    def fired(self) -> Counter[str]:
-        groups = {"disk full": LASTING, "disk broken": BROKEN, "staged file not synced": UNSYNCED}
-        groups |= {"disk slow": SLOW, "killed at a step": KILLS}
-        return Counter({name: sum(self.faults.fired(f) > 0 for f in found) for name, found in groups.items()})
+    def fired(self) -> dict[str, tuple[int, int]]:
+        """Firings, and how many different faults they were; of a lasting one each call that met it counts."""
+        groups = {
+            "disk full": LASTING,
+            "disk broken": BROKEN,
+            "staged file not synced": UNSYNCED,
+            "disk slow": SLOW,
+            "killed at a step": KILLS,
+        }
+        counts = {name: [self.faults.fired(fault) for fault in found] for name, found in groups.items()}
+        return {name: (sum(found), sum(map(bool, found))) for name, found in counts.items()}
 
     # ------------------------------------------------------------ meanwhile
 
@@ -498,16 +505,23 @@ class Soak:
                 self._ready.add(json.loads(line)["pid"])
 
     def verify(self) -> None:
-        """Beside the running collector; judged when the next one is due."""
+        """Beside the running collector; judged when it is done."""
         if self._verifying is not None:
-            text, _ = self._verifying.communicate(timeout=PATIENCE_S * 5)
-            assert self._verifying.returncode == 0, f"I5: verify beside the collector says:\n{text}"
-            self.verified += 1
+            if self._verifying.poll() is None:
+                return
+            self._verified()
         command = [sys.executable, "-m", "collector", "verify", "--output", str(self.collector.output)]
         command += ["--state", str(self.collector.state)]
-        self._verifying = subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
+        with open(self.faults.folder / "verify.txt", "wb") as said:
+            self._verifying = subprocess.Popen(command, cwd=ROOT, stdout=said, stderr=said)
+
+    def _verified(self) -> None:
+        assert self._verifying is not None
+        code = self._verifying.wait(PATIENCE_S * 10)
+        said = (self.faults.folder / "verify.txt").read_text()
+        assert code == 0, f"I5: verify beside the collector ends with {code}:\n{said}"
+        self.verified += 1
+        self._verifying = None
 
     # ------------------------------------------------------------ the end
 
@@ -533,7 +547,7 @@ class Soak:
         (drained,) = self.collector.events("drain.ended")[-1:]
         assert drained["left_blocks"] == 0, "it had caught up"
         if self._verifying is not None:
-            self._verifying.communicate(timeout=PATIENCE_S * 5)
+            self._verified()
         oracle.judge(self.collector, self.service.requests, self.tally, fresh=newest, canary=self.canary)
         oracle.assert_missing_is_said(self.tally, self.service.requests, most=5 * round(self.arguments.rate))
         self._assert_flat()
@@ -561,7 +575,7 @@ class Soak:
         print(f"retired       {self.retired:>12,}  parts")
         fired = self.fired()
         for name, count in sorted(self.applied.items()):
-            seen = f", {fired[name]} different ones fired" if name in fired else ""
+            seen = ", fired {} times, {} different ones".format(*fired[name]) if name in fired else ""
             print(f"  {name:24} {count:>5}{seen}")
         ends = ", ".join(f"{count} with {code}" for code, count in sorted(self.ends.items()))
         print(f"ends by exit code: {ends or 'none'}")
@@ -581,7 +595,7 @@ class Soak:
             self.collector.kill_all()
         if self._verifying is not None and self._verifying.poll() is None:
             self._verifying.kill()
-            self._verifying.communicate()
+            self._verifying.wait()
         self.service.close()
         self.tally.close()
 
