@@ -37,5 +37,5 @@ def make_collector(tmp_path):
     yield make
     for collector in collectors:
         if collector.process is not None and collector.process.poll() is None:
-            collector.kill_all()
+            collector.kill_all(stack=True)
         print(collector.log)

@@ -128,7 +128,11 @@ class Collector:
         credentials = {"LIVESTREAM_TOKEN": "simulator-token", "LIVESTREAM_CLIENT_ID": "simulator-key"}
         with open(self.folder / "log.txt", "ab") as log:
             self.process = subprocess.Popen(
-                command, cwd=ROOT, stderr=log, stdout=log, env=os.environ | (environment or credentials)
+                [sys.executable, "-X", "faulthandler", *command[1:]],
+                cwd=ROOT,
+                stderr=log,
+                stdout=log,
+                env=os.environ | (environment or credentials),
             )
 
     def wait(self, patience_s: float = PATIENCE_S) -> int:
@@ -144,10 +148,17 @@ class Collector:
         self.process.terminate()
         return self.wait()
 
-    def kill_all(self) -> None:
-        """SIGKILL to the coordinator and every child, as close together as a signal allows."""
+    def kill_all(self, *, stack: bool = False) -> None:
+        """SIGKILL to the coordinator and every child, as close together as a signal allows.
+
+        ``stack``: first have the coordinator, which should have ended, write what it does into its log.
+        """
         assert self.process is not None
         pids = [self.process.pid, *self.children().values()]
+        if stack:
+            self.process.send_signal(signal.SIGABRT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(5)
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
