@@ -9,6 +9,7 @@ instruction and its shares run again elsewhere; its progress cell says what it w
 from __future__ import annotations
 
 import argparse
+import errno
 import mmap
 import sys
 import time
@@ -284,6 +285,9 @@ def main(argv: list[str]) -> int:
         sys.excepthook(*sys.exc_info())
         return OUT_OF_MEMORY
     except CollectorError as error:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.ENOMEM:  # of a mapping
+            sys.excepthook(*sys.exc_info())
+            return OUT_OF_MEMORY
         channel.send(Failed(error.exit_code, str(error)))
         return int(error.exit_code)
     return 0
