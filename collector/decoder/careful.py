@@ -22,8 +22,8 @@ from collector.decoder.schema import HITS_SCHEMA
 from collector.decoder.strict import Line
 from collector.errors import CollectorError
 
-UNBLAMED: Final = (CollectorError, MemoryError)
-"""Exceptions that are no record's: want of memory may be anybody's, and a new process has more of it."""
+UNBLAMED: Final = (CollectorError, MemoryError, OSError, ImportError)
+"""Exceptions that are no record's: want of memory or of descriptors, which a new process has more of."""
 
 WHOLE: Final = -1
 """No single line."""

@@ -120,7 +120,10 @@ def test_what_fails_is_found_by_halves(monkeypatch):
     assert len(calls) < 60
 
 
-@pytest.mark.parametrize("error", [StorageError("the disk is gone"), MemoryError, pa.ArrowMemoryError("no")])
+@pytest.mark.parametrize(
+    "error",
+    [StorageError("the disk is gone"), MemoryError, pa.ArrowMemoryError("no"), OSError(24, "too many files")],
+)
 def test_what_is_no_records_fault_makes_no_rejects(monkeypatch, error):
     """A disk that fails; want of memory, which a new process may not have."""
 
