@@ -37,23 +37,44 @@ def pid_of(rig: Rig, name: str) -> int:
 # ---------------------------------------------------------------- descriptors and memory
 
 
-@pytest.mark.matrix
-@pytest.mark.parametrize("name", ["coordinator", "reader", "decoder"])
-def test_out_of_descriptors(make_rig, name):
-    """Where nothing can be opened any more, the collector ends with exit 4; the next run misses nothing."""
-    rig = make_rig()
+def without_descriptors(rig: Rig, name: str) -> None:
+    """From now on this process can open nothing."""
     rig.start()
     rig.until_rows(300)
     pid = pid_of(rig, name)
-    highest = max(int(fd) for fd in os.listdir(f"/proc/{pid}/fd"))
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, (highest + 1, highest + 1))
-    for fd in sorted({*range(highest)} - {int(fd) for fd in os.listdir(f"/proc/{pid}/fd")}):
-        print(f"descriptor {fd} is free below the limit")
+    used = {int(fd) for fd in os.listdir(f"/proc/{pid}/fd")}
+    lowest_free = min({*range(len(used) + 1)} - used)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (lowest_free, lowest_free))
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("name", ["coordinator", "reader"])
+def test_out_of_descriptors(make_rig, name):
+    """Where nothing can be opened any more, the collector ends with exit 4; the next run misses nothing."""
+    rig = make_rig()
+    without_descriptors(rig, name)
     rig.service.cut("rst")  # so that each of them needs one
     rig.ends(4)
     assert "Too many open files" in rig.collector.log
     rig.start()
     rig.finish()
+
+
+@pytest.mark.matrix
+def test_a_decoder_out_of_descriptors_blames_no_record(make_rig):
+    """It is replaced, or the collector ends with exit 4; what it could not decode is no reject."""
+    rig = make_rig(settings={"run.decoders": 1})
+    without_descriptors(rig, "decoder")
+    process = rig.collector.process
+    wait_until(
+        lambda: rig.collector.events("child.died") or process.poll() is not None, "the decoder to fail"
+    )
+    if process.poll() is not None:
+        rig.ends(4)
+        rig.start()
+    tally = rig.finish()
+    assert rig.collector.events("block.poisoned") == []
+    assert tally.records["rejects"] < tally.records["hits"] // 200
 
 
 @pytest.mark.matrix
