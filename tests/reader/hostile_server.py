@@ -123,7 +123,7 @@ def records(count: int) -> list[bytes]:
 
 
 def gzipped(count: int) -> bytes:
-    return gzip.compress(b"".join(record + b"\r\n" for record in records(count)))
+    return gzip.compress(b"".join(record + b"\r\n" for record in records(count)), mtime=0)
 
 
 def answering(*parts: bytes, rst: bool = False) -> Script:
