@@ -153,7 +153,11 @@ class RemoteService:
         self._process.send_signal(signal.SIGUSR1)
 
     def cut(self, how: str) -> int:
-        return self._ask(f"cut?how={how}", method="POST")["cut"]
+        """How many streams. A clean end waits for its reader, which may be stopped: that is one, too."""
+        try:
+            return self._ask(f"cut?how={how}", method="POST", patience_s=1.0)["cut"]
+        except TimeoutError:
+            return 1
 
     @property
     def sent(self) -> int:
@@ -163,9 +167,9 @@ class RemoteService:
     def requests(self) -> list[Request]:
         return [Request(**request) for request in self._ask("state")["requests"]]
 
-    def _ask(self, what: str, method: str = "GET") -> dict[str, Any]:
+    def _ask(self, what: str, method: str = "GET", patience_s: float = PATIENCE_S) -> dict[str, Any]:
         request = urllib.request.Request(f"{self.url.partition('/api/')[0]}/control/{what}", method=method)
-        with urllib.request.urlopen(request, timeout=PATIENCE_S, context=self._context) as answer:
+        with urllib.request.urlopen(request, timeout=patience_s, context=self._context) as answer:
             return json.load(answer)
 
     def close(self) -> None:
