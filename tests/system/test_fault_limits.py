@@ -142,7 +142,7 @@ def test_state_on_another_file_system_is_refused(make_rig, tmp_path):
 
 def test_sigterm_under_full_load(make_rig):
     """The service sends all it can: the drain still ends in time, with exit 0, and the next run goes on."""
-    rig = make_rig(hits_per_second=0.0, overlap_s=0.5)
+    rig = make_rig(hits_per_second=0.0, overlap_s=5.0)
     rig.start()
     rig.until_rows(3000)
     assert rig.collector.drain() == 0, rig.collector.log
