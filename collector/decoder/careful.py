@@ -23,7 +23,7 @@ from collector.decoder.strict import Line
 from collector.errors import CollectorError
 
 UNBLAMED: Final = (CollectorError, MemoryError, OSError, ImportError)
-"""Exceptions that are no record's: want of memory or of descriptors, which a new process has more of."""
+"""Exceptions that are no record's: want of memory, of descriptors."""
 
 WHOLE: Final = -1
 """No single line."""

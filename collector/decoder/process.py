@@ -42,7 +42,7 @@ from collector.decoder.decode import Decoded, decode_block
 from collector.decoder.disk import WatchedDisk
 from collector.decoder.parquet import PartIdentity, Share, stage_connections
 from collector.decoder.strict import Degree
-from collector.errors import CollectorError, NoSpaceError, SyncFailedError
+from collector.errors import CollectorError, ExitCode, NoSpaceError, SyncFailedError
 from collector.ipc.cell import ProgressCell
 from collector.ipc.channel import Channel
 from collector.ipc.child import become_child
@@ -290,6 +290,13 @@ def main(argv: list[str]) -> int:
             return OUT_OF_MEMORY
         channel.send(Failed(error.exit_code, str(error)))
         return int(error.exit_code)
+    except (
+        OSError,
+        ImportError,
+    ) as error:  # want of descriptors: no record is to blame
+        sys.excepthook(*sys.exc_info())
+        channel.send(Failed(ExitCode.STORAGE, f"it cannot open what it needs: {error}"))
+        return ExitCode.STORAGE
     return 0
 
 
