@@ -15,7 +15,6 @@ from collector.simulator.server import Simulator
 from collector.simulator.settings import GhostStatus, Resume, SimulatorSettings
 from collector.simulator.slots import Production, Refused, Reset, Sent, Slot, Slots
 
-
 TIMER_S = 0.05
 """A loop's timer counts from when the loop last woke, and may be that much early."""
 
