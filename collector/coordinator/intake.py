@@ -49,7 +49,9 @@ StartReader = Callable[[int], Awaitable[Child[FromReader]]]
 class Transport(Protocol):
     """What reads through the reader: the live stream, or saved files. Calls come in order."""
 
-    def reader_ready(self) -> None: ...
+    def reader_ready(self) -> None:
+        """It waits for orders, and whether it is ``starved`` is known."""
+
     def reader_gone(self) -> None: ...
     def opened(self, message: Opened) -> None: ...
     def progressed(self, message: Progress) -> None: ...
@@ -171,7 +173,6 @@ class Intake:
                     self._child = child
                     self._refused = False
                     self.ready.set()
-                    self.transport.reader_ready()
                 case Accepted():
                     self._take(message.blocks)
                 case SegmentWanted():
@@ -271,8 +272,11 @@ class Intake:
         self._not_granted = grant is None
         if grant is None:
             self._short_of_room()
-            return
-        self._send(SegmentGranted(grant.segment, "" if grant.recycled is None else free_name(grant.recycled)))
+        else:
+            recycled = "" if grant.recycled is None else free_name(grant.recycled)
+            self._send(SegmentGranted(grant.segment, recycled))
+        if not self.connection:
+            self.transport.reader_ready()  # only now, so that no request is sent for what has no room
 
 
 def _died(connection: int, how: str, found: list[Block]) -> Closed:

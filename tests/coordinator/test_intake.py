@@ -62,8 +62,16 @@ class Reader:
         """It was never a process."""
 
 
-class NoTransport:
-    def reader_ready(self) -> None: ...
+class Transport:
+    """Remembers whether there was room when it heard of the reader."""
+
+    def __init__(self, intake: Intake) -> None:
+        self.intake = intake
+        self.had_room: asyncio.Queue[bool] = asyncio.Queue()
+
+    def reader_ready(self) -> None:
+        self.had_room.put_nowait(not self.intake.starved)
+
     def reader_gone(self) -> None: ...
 
 
@@ -95,7 +103,7 @@ class Stage:
             accepted=lambda blocks: self.accepted.set(),
             short_of_room=lambda: None,
         )
-        self.intake.transport = NoTransport()
+        self.transport = self.intake.transport = Transport(self.intake)
 
     async def _start(self, next_seq: int) -> Reader:
         return self.reader
@@ -154,5 +162,22 @@ def test_asking_a_stuck_disk_for_its_room_holds_nobody_up(stage: Stage) -> None:
         assert stage.reader.grants.empty()
         stage.disk.gate.set()
         assert await stage.reader.grants.get() == SegmentGranted(5, "")
+
+    asyncio.run(stage.act(play))
+
+
+@pytest.mark.parametrize("reserve_bytes", [0, 2**60])
+def test_a_reader_is_announced_when_its_room_is_known(stage: Stage, reserve_bytes: int) -> None:
+    """Not before: a request must not be sent while the disk is full, at a start neither."""
+    stage.intake._reserve_bytes = reserve_bytes
+
+    async def play(stage: Stage) -> None:
+        stage.disk.gate.clear()
+        stage.reader.says.put_nowait(SegmentWanted())
+        await stage.reached()
+        assert stage.intake.ready.is_set()
+        assert stage.transport.had_room.empty()
+        stage.disk.gate.set()
+        assert await stage.transport.had_room.get() is (reserve_bytes == 0)
 
     asyncio.run(stage.act(play))
