@@ -165,6 +165,7 @@ class Coordinator:
                 boot_id=self.foundation.boot_id,
                 now=boottime_s(),
                 orphaned=self.foundation.orphaned,
+                full=True,  # until the reader is there and there is room for what it reads
             )
             return await stream.run(state, actions)
 
