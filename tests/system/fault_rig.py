@@ -30,7 +30,9 @@ SETTINGS = {
 class Rig:
     """A stream with resends and rejects in it; ``finish`` waits for a fresh hit, drains and judges."""
 
-    def __init__(self, folder: Path, *, settings: dict | None = None, **service) -> None:
+    def __init__(
+        self, folder: Path, *, settings: dict | None = None, output: Path | None = None, **service
+    ) -> None:
         folder.mkdir(exist_ok=True)
         self.canary = f"canary-{secrets.token_hex(8)}"
         usual = {
@@ -47,6 +49,7 @@ class Rig:
         self.hits = oracle.SpoiledHits(simulated.seed, Timeline(start_s=START_S))
         self.service = Service(simulated, self.hits)
         self.collector = Collector(self.service, folder, settings={**SETTINGS, **(settings or {})})
+        self.collector.elsewhere = output
         self.faults = Faults(folder / "faults")
 
     def close(self) -> None:

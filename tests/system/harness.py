@@ -93,10 +93,12 @@ class Collector:
     wait_s: float = 0.6
     settings: dict[str, object] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
+    elsewhere: Path | None = None
+    """Where the output is, if not in the folder."""
 
     @property
     def output(self) -> Path:
-        return self.folder / "output"
+        return self.elsewhere or self.folder / "output"
 
     @property
     def state(self) -> Path:

@@ -278,6 +278,7 @@ def judge(
     assert_verified(collector)
     assert fresh is None or tally.newest >= fresh, f"I7: hit {fresh} is no row, the newest is {tally.newest}"
     assert_no_secret(collector.folder, canary)
+    assert_no_secret(collector.output, canary)
     assert_left_in_peace(requests, collector.wait_s)
 
 

@@ -15,14 +15,16 @@ from fault_rig import Rig
 from harness import PATIENCE_S, wait_until
 
 MIB = 1 << 20
+ROOM = {"journal.reserve_bytes": "16 MiB", "journal.max_bytes": "8 MiB"}
+"""The journal leaves room for the parts that are to be made of it."""
 
 
 @pytest.fixture
 def make_rig(tmp_path) -> Iterator:
     rigs = []
 
-    def make(folder: Path | None = None, **more) -> Rig:
-        rigs.append(Rig(folder or tmp_path / "rig", **{"overlap_s": 30.0, **more}))
+    def make(**more) -> Rig:
+        rigs.append(Rig(tmp_path / "rig", **{"overlap_s": 30.0, **more}))
         return rigs[-1]
 
     yield make
@@ -190,15 +192,15 @@ class SmallDisk:
 
 @pytest.fixture
 def small_disk(tmp_path) -> Iterator[SmallDisk]:
-    disk = SmallDisk(tmp_path / "small", 48 * MIB)
+    disk = SmallDisk(tmp_path / "small", 192 * MIB)
     yield disk
     disk.close()
 
 
 @pytest.mark.matrix
-def test_a_disk_that_is_really_full(make_rig, small_disk):
+def test_a_disk_that_is_really_full(small_disk, make_rig):
     """Everything waits, nothing partial is visible, no request is sent; with room it goes on by itself."""
-    rig = make_rig(small_disk.folder / "rig")
+    rig = make_rig(output=small_disk.folder / "output", settings=ROOM)
     rig.start()
     rig.until_rows(300)
     small_disk.fill()
@@ -215,17 +217,19 @@ def test_a_disk_that_is_really_full(make_rig, small_disk):
 
 
 @pytest.mark.matrix
-def test_a_crash_on_a_full_disk(make_rig, small_disk):
+def test_a_crash_on_a_full_disk(small_disk, make_rig):
     """Killed while full, started while full: it says so and ends, or waits; with room nothing is missing."""
-    rig = make_rig(small_disk.folder / "rig")
+    rig = make_rig(output=small_disk.folder / "output", settings=ROOM)
     rig.start()
     rig.until_rows(300)
     small_disk.fill()
     rig.wait_until(lambda: rig.collector.events("storage.full"), "it to be said")
     rig.collector.kill_all()
+    asked = len(rig.service.requests)
     rig.start()
     with contextlib.suppress(subprocess.TimeoutExpired):
         assert rig.collector.wait(5.0) == 4, rig.collector.log
+    assert len(rig.service.requests) == asked, "no request while there is no room"
     rig.assert_nothing_partial()
     if rig.collector.process.poll() is None:
         rig.collector.kill_all()
