@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import math
 import os
 import random
 import secrets
@@ -55,8 +56,8 @@ KEPT_PARTS = 20
 
 QUIET_S = 5.0
 OVERLAP_S = 6.0
-CAUGHT_UP_S = 15.0
-"""Without a commit: longer than a full disk is waited out."""
+CAUGHT_UP_S = 6.0
+"""No block waits for its commit longer than this, when nothing befalls them: three times ``max_age_s``."""
 WAIT_S = 0.8
 DEATHS_A_MINUTE = 4
 """Of one kind of child: one more than five, and the collector gives up, as it should."""
@@ -354,7 +355,7 @@ class Soak:
         journal = self.collector.state / "journal"
         if not self._waits_for_block or not journal.exists():
             return
-        newest = max((at for at in collected_us(journal)), default=0)
+        newest = max((at for _, at in collected(journal, newest=2)), default=0)
         if newest >= self._started_us:
             self.recoveries_s.append((newest - self._started_us) / 1e6)
             self._waits_for_block = False
@@ -545,12 +546,12 @@ class Soak:
             self.tick()
         self.service.make_no_more()
         patience_s = time.monotonic() + 300 + self.arguments.minutes * 60
-        seen = (0, time.monotonic())
-        while time.monotonic() - seen[1] < CAUGHT_UP_S:
-            assert time.monotonic() < patience_s, f"I7: it does not become quiet\n{self.tail()}"
+        sent, since_s = -1, time.monotonic()
+        while time.monotonic() - since_s < QUIET_S:
+            assert time.monotonic() < patience_s, f"I7: it does not catch up\n{self.tail()}"
             self.tick()
-            if self._committed != seen[0]:
-                seen = (self._committed, time.monotonic())
+            if self.behind_s() > CAUGHT_UP_S or self.service.sent != sent:
+                sent, since_s = self.service.sent, time.monotonic()
         newest = self.service.sent - 2  # the last line may be spoiled
         assert self.collector.drain() == 0, self.tail()
         (drained,) = self.collector.events("drain.ended")[-1:]
@@ -560,6 +561,17 @@ class Soak:
         oracle.judge(self.collector, self.service.requests, self.tally, fresh=newest, canary=self.canary)
         oracle.assert_missing_is_said(self.tally, self.service.requests, most=5 * round(self.arguments.rate))
         self._assert_flat()
+
+    def behind_s(self) -> float:
+        """How long the oldest block that is in no commit has waited for one; infinite in a recovery."""
+        if self._waits_for_block:
+            return math.inf
+        waiting = [
+            collected_us
+            for number, collected_us in collected(self.collector.state / "journal")
+            if number > self._committed
+        ]
+        return time.time() - min(waiting) / 1e6 if waiting else 0.0
 
     def _assert_flat(self) -> None:
         length_s = time.monotonic() - self._began_s
@@ -616,15 +628,15 @@ def first_block(path: Path) -> int:
     return int(path.stem.split("-")[2])
 
 
-def collected_us(journal: Path) -> list[int]:
-    """When the blocks of the newest two segments were sealed."""
+def collected(journal: Path, newest: int = 0) -> list[tuple[int, int]]:
+    """(number, when it was sealed, us) of each block in the journal, or in its newest segments only."""
     found = []
-    for number in list_segments(DISK, journal).used[-2:]:
+    for number in list_segments(DISK, journal).used[-newest:]:
         with contextlib.suppress(FileNotFoundError):
             segment = MappedSegment(DISK, journal, number)
             offset = SEGMENT_HEADER_BYTES
             while (header := segment.header_at(offset)) is not None:
-                found.append(header.collected_at_us)
+                found.append((header.seq, header.collected_at_us))
                 offset += space_of(header.length)
             segment.close()
     return found
