@@ -7,14 +7,18 @@ have been held by a run before this one. Where it cannot know that moment, it is
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import msgspec
 
 from collector.core.reconnect_table import CURED_BY_SETTINGS, Row
 from collector.core.remedies import ROWS
+
+
+NO_TIME_S: Final = 2.0**40
+"""35,000 years: a record that says more was not written by a clock, and nobody is to wait for it."""
 
 
 class FloorRecord(msgspec.Struct, frozen=True):
@@ -39,7 +43,7 @@ class FloorRecord(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         times_s = (self.written_s, self.held_until_s or 0.0, self.not_before_s)
-        if not all(map(math.isfinite, times_s)):
+        if not all(abs(time_s) < NO_TIME_S for time_s in times_s):
             raise ValueError("a floor record holds a time that is none")
 
 
