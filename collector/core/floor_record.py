@@ -16,7 +16,6 @@ import msgspec
 from collector.core.reconnect_table import CURED_BY_SETTINGS, Row
 from collector.core.remedies import ROWS
 
-
 NO_TIME_S: Final = 2.0**40
 """35,000 years: a record that says more was not written by a clock, and nobody is to wait for it."""
 
