@@ -8,6 +8,7 @@ machine does meanwhile, it does to every contestant. A figure is the least of it
 
 from __future__ import annotations
 
+import ctypes
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -15,11 +16,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import pyarrow as pa
 import pycurl
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 import collector
+from bench.data import gzip_file
+from collector.coordinator.supervisor import ALLOCATOR_ENVIRONMENT
 
 T = TypeVar("T")
 
@@ -31,6 +35,14 @@ PACKAGES = (
     *("duckdb", "polars", "chdb", "requests", "pytest-benchmark"),
 )
 
+_MALLOPT = {
+    "MALLOC_TRIM_THRESHOLD_": -1,
+    "MALLOC_TOP_PAD_": -2,
+    "MALLOC_MMAP_THRESHOLD_": -3,
+    "MALLOC_ARENA_MAX": -8,
+}
+"""Source: glibc, malloc.h."""
+
 
 class Cpu(Protocol):
     def __call__(self, work: Callable[[], T], *, hits: int, **more: float) -> T: ...
@@ -41,6 +53,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--quick", action="store_true", help="fewer hits, fewer rounds: a minute or two in all")
     rounds = f"rounds: {FULL_ROUNDS} by default, {QUICK_ROUNDS} with --quick"
     group.addoption("--rounds", type=int, help=rounds)
+
+
+def pytest_configure() -> None:
+    """What the product's children have: glibc keeps their memory, and Arrow's work is one thread's."""
+    if (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
+        for name, value in ALLOCATOR_ENVIRONMENT.items():
+            mallopt(_MALLOPT[name], int(value))
+    pa.set_cpu_count(1)
+    pa.set_io_thread_count(1)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -100,8 +121,6 @@ def hits(quick: bool) -> int:
 @pytest.fixture(scope="session")
 def hits_file(tmp_path_factory: pytest.TempPathFactory, hits: int) -> Path:
     """``hits`` clean hits, one gzip member."""
-    from bench.data import gzip_file  # noqa: PLC0415
-
     return gzip_file(tmp_path_factory.mktemp("hits"), hits)
 
 
