@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
+import pyarrow.compute  # now: else the first benchmark that needs it pays for it
 import pycurl
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture

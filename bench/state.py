@@ -203,16 +203,21 @@ class Commits:
 
 
 @contextmanager
-def commits_after(folder: Path, batches: int) -> Iterator[Commits]:
-    """In a state folder of so many committed batches."""
-    state = StateFolder(folder / "state")
-    state.make(DISK)
-    grow_log(state, batches)
+def commits_after(folder: Path, state: StateFolder) -> Iterator[Commits]:
+    """Those that follow what is in its log; what becomes visible does so below ``folder``."""
     commits = Commits(folder, state, *opened(state))
     try:
         yield commits
     finally:
         commits.close()
+
+
+def aged_state(folder: Path, batches: int) -> StateFolder:
+    """With the log of so many committed batches, and nothing else."""
+    state = StateFolder(folder / "state")
+    state.make(DISK)
+    grow_log(state, batches)
+    return state
 
 
 def _raise(error: BaseException) -> None:

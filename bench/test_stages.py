@@ -24,7 +24,8 @@ import uvloop
 
 from bench.blocks import Payload, blocks_of, framed, inflated
 from bench.data import lines
-from bench.state import HITS_PER_BATCH, LIMITS, NO_SYNCS, commits_after, new_ids
+from bench.staging import NO_DROPS, staged
+from bench.state import HITS_PER_BATCH, INSTANCE, LIMITS, NO_SYNCS, aged_state, commits_after, new_ids
 from collector.core.messages import (
     Accepted,
     Block,
@@ -34,15 +35,13 @@ from collector.core.messages import (
     FromDecoder,
     FromReader,
     Keep,
-    Stage,
     StagedFile,
     ToDecoder,
-    Totals,
 )
 from collector.core.resends import ResendIndex
 from collector.decoder.columns import Columns, Int64s, finish, read_lines, trapped_lines, unfit_rows
 from collector.decoder.decode import Decoded, _split, decode_block, line_ends
-from collector.decoder.parquet import WAITING_BYTES, PartIdentity, Share
+from collector.decoder.parquet import WAITING_BYTES
 from collector.decoder.partfile import _writer, staged_file
 from collector.decoder.patch import patch
 from collector.decoder.repair import repair
@@ -55,11 +54,9 @@ from collector.storage.journal import JournalReader, JournalWriter, free_name, f
 
 pytestmark = pytest.mark.usefixtures("round_")
 
-INSTANCE = "0" * 16
 ODD_HITS = 2_000
 INDEX_IDS, INDEX_RUNS = 1_000_000, 8
 COMMITS = 10
-NO_DROPS = np.empty(0, np.uint32)
 
 
 class Lines(NamedTuple):
@@ -257,24 +254,6 @@ def test_parquet(cpu, benchmark, decoded, hits, tmp_path, part):
     shutil.rmtree(tmp_path)
 
 
-def staged(folder: Path, decoded: Sequence[Decoded]) -> list[StagedFile]:
-    share = Share(DISK, folder, PartIdentity(INSTANCE, "shop"), batch=1, share=1, attempt=1)
-    for seq, block in enumerate(decoded, 1):
-        share.add(block, NO_DROPS, seq=seq, connection=1)
-    return share.stage(
-        Stage(
-            batch=1,
-            last=len(decoded),
-            share=1,
-            attempt=1,
-            shares=1,
-            before=Totals(),
-            batch_before=(0, 0),
-            held_us=(0, 0),
-        )
-    )
-
-
 def hashed(folder: Path, file: StagedFile) -> StagedFile:
     return staged_file(DISK, folder, file.staged, kind=file.kind, final=file.final, rows=file.rows)
 
@@ -327,7 +306,7 @@ def test_resend_index(cpu, runs, decoded, hits):
 @stage("commit")
 def test_commit(cpu, tmp_path):
     """Intent, renames, confirmation, the ids into the index: batches of 100,000 hits by two decoders."""
-    with commits_after(tmp_path, 1) as commits:
+    with commits_after(tmp_path, aged_state(tmp_path, 1)) as commits:
         batches = commits.staged(COMMITS)
         cpu(lambda: commits.commit(batches), hits=COMMITS * HITS_PER_BATCH, batches=COMMITS)
     shutil.rmtree(tmp_path)
