@@ -22,6 +22,8 @@ from typing import Self
 
 ROOT = Path(__file__).parents[1]
 SAMPLE_S = 0.05
+LAST_WORDS = 3000
+"""Characters."""
 
 COORDINATOR, READER, DECODERS = "coordinator", "reader", "decoders"
 _CHILDREN = {b"collector.reader.process": READER, b"collector.decoder.process": DECODERS}
@@ -32,7 +34,6 @@ _CHILDREN = {b"collector.reader.process": READER, b"collector.decoder.process": 
 class Usage:
     """What all processes of one command took."""
 
-    exit_code: int
     wall_s: float
     cpu_s: Mapping[str, float]
     """By role."""
@@ -62,7 +63,7 @@ class Usage:
 
 @dataclass
 class Watched:
-    """A running command; leave its ``with`` block, and it is gone."""
+    """A running command; leave its ``with`` block, and it is gone. An error there gets its last words."""
 
     command: Sequence[str]
     log: Path
@@ -82,11 +83,13 @@ class Watched:
         self._sampler.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if self._process.returncode is None:
             self._process.kill()
             self._process.wait()
         self._sampler.join()
+        if error is not None:
+            error.add_note(self.log.read_text(errors="replace")[-LAST_WORDS:])
 
     def cpu_s(self) -> float:
         """Of all processes so far."""
@@ -96,10 +99,10 @@ class Watched:
         self._process.terminate()
 
     def wait(self, patience_s: float) -> Usage:
-        """*Blocks* until it ends. *Raises* AssertionError with the end of its log when it takes too long."""
+        """*Blocks* until it ends. *Raises* AssertionError when it takes too long, or fails."""
         pid = self._process.pid
         self._sampler.join(patience_s)
-        assert not self._sampler.is_alive(), f"still running after {patience_s:.0f} s: {self.last_words()}"
+        assert not self._sampler.is_alive(), f"still running after {patience_s:.0f} s"
         wall_s = time.monotonic() - self._began_s
         coordinator_s = _cpu_s(pid)
         written_bytes = _own_written_bytes()
@@ -107,18 +110,15 @@ class Watched:
         # What a process wrote is added to its parent's sum when it is waited for.
         written_bytes = _own_written_bytes() - written_bytes
         self._process.returncode = os.waitstatus_to_exitcode(status)
+        assert self._process.returncode == 0, f"it ended with exit code {self._process.returncode}"
         children_s = usage.ru_utime + usage.ru_stime - coordinator_s
         return Usage(
-            exit_code=self._process.returncode,
             wall_s=wall_s,
             cpu_s={COORDINATOR: coordinator_s, **self._tree.divided(children_s)},
             peak_bytes=self._tree.peak_bytes,
             mapped_bytes=self._tree.mapped_bytes,
             written_bytes=written_bytes,
         )
-
-    def last_words(self) -> str:
-        return self.log.read_text(errors="replace")[-3000:]
 
 
 class _Tree:

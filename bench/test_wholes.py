@@ -13,7 +13,8 @@ What a record says, beyond what ``bench/processes.py`` counts:
     The same without the start, and the start: what was spent until shortly before the first hit was sent
     (it is held back until everything is up), or by decoding a file of one hit, its exit included.
 ``hits_per_s``
-    From the first hit sent until the last is visible; the sender's work is done on the same cores.
+    Of a file from start to exit; of a stream from the first hit sent until the last is visible. The sender
+    works on the same cores.
 ``durable_p50_s``, ``durable_p99_s``
     From the moment before a hit's chunk was handed to the sender's socket until the sync of its block in the
     journal had returned in the reader, by notes that ``bench/probe`` takes there. Errs late, by microseconds.
@@ -48,8 +49,8 @@ from bench.sender import CLIENT, I64, Sender, Stock, prepare
 pytestmark = pytest.mark.timeout(600)
 
 COLLECTOR = (sys.executable, "-m", "collector")
-SOCKET_HITS = {True: 60_000, False: 400_000}
-"""By whether it is to be quick, like what follows."""
+SOCKET_HITS = {True: 60_000, False: 320_000}
+"""By whether it is to be quick, like what follows. 1 GB of text: a batch is no larger by default."""
 PACED_S = {True: 8, False: 30}
 SILENT_S = {True: 5.0, False: 20.0}
 LONG_ROUNDS = {True: 1, False: 2}
@@ -108,11 +109,10 @@ def test_decode(record: Record, folder: Path, hits_file: Path, hits: int) -> Non
 
     def work() -> dict[str, float]:
         start = _decoded(folder / "one", gzip_file(folder, 1), 1)
-        began_s = time.monotonic()
         usage = _decoded(folder / "all", hits_file, hits)
         return usage.numbers(hits) | {
             "rows": hits,
-            "hits_per_s": hits / (time.monotonic() - began_s),
+            "hits_per_s": hits / usage.wall_s,
             "start_cpu_s": start.all_cpu_s,
             "cpu_us_per_hit_steady": (usage.all_cpu_s - start.all_cpu_s) / (hits - 1) * 1e6,
         }
@@ -137,7 +137,6 @@ def _decoded(output: Path, file: Path, hits: int, *options: str) -> Usage:
     command = [*COLLECTOR, "decode", str(file), "--output", str(output), *(options or ("--decoders", "1"))]
     with Watched(command, output.with_suffix(".log")) as collector:
         usage = collector.wait(PATIENCE_S)
-        assert usage.exit_code == 0, collector.last_words()
     assert _rows(output) == hits
     return usage
 
@@ -214,7 +213,6 @@ def _collected(folder: Path, stock: Stock, rate: float, *options: str) -> Collec
         time.sleep(HOLD_S * 0.9)
         start_cpu_s = collector.cpu_s()
         usage = collector.wait(PATIENCE_S)
-        assert usage.exit_code == 0, collector.last_words()
         sent_ns = sender.sent_ns()
     assert _rows(output) == stock.hits
     return Collected(output, usage, start_cpu_s, sent_ns)
@@ -279,7 +277,6 @@ def test_silent(record: Record, folder: Path, quick: bool) -> None:
             spent_s, watched_s = collector.cpu_s() - before_s, time.monotonic() - began_s
             collector.terminate()
             usage = collector.wait(PATIENCE_S)
-            assert usage.exit_code == 0, collector.last_words()
         return {
             "hits": 1,
             "cpu_us_per_hit": spent_s / watched_s * 1e6,
@@ -301,7 +298,6 @@ def test_start(record: Record, folder: Path) -> None:
             to_request_s = (sender.requested_ns() - collector.began_ns) / 1e9
             collector.terminate()
             usage = collector.wait(PATIENCE_S)
-            assert usage.exit_code == 0, collector.last_words()
         return usage.numbers(1) | {"to_request_s": to_request_s, "help_s": _help_s()}
 
     record(work)
