@@ -1,5 +1,8 @@
 """The collector's ``decode`` and other ways from a file of hits to Parquet, in turns on the same file.
 
+And the script that one writes by hand for the stream itself, against a server that only sends prepared bytes;
+what the collector takes for that is measured in ``bench/test_wholes.py``, in the same rounds.
+
 ``scripts/bench -k peers`` runs it. Each contestant is a command of its own with one thread that does the
 work, and zstd at level 1. Recorded per round and contestant:
 
@@ -32,6 +35,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.data import gzip_file
 from bench.processes import Usage, Watched
+from bench.sender import Sender, Stock, prepare
 from collector.decoder.schema import ID_COLUMNS
 
 OURS = "collector"
@@ -43,6 +47,9 @@ SETTINGS = (
     "decode with one decoder, all settings as they come: journal in memory, parts synced, resends dropped"
 )
 PATIENCE_S = 100.0
+SOCKET_CHUNK_HITS = 100
+SOCKET_SAME_HITS = 4_000
+"""The stock leaves out some hits after these, those that filled no chunk."""
 START_HITS = 100
 START_ROUNDS = 3
 SAMPLES = 20
@@ -59,14 +66,19 @@ class Outcome:
     unclaimed: Sequence[str] = ()
 
 
-Contest = Callable[[Path, Path], Outcome]
+Contest = Callable[[Path], Outcome]
+"""Run in an empty folder."""
 
 
 @pytest.fixture(scope="session")
 def sample(hits_file: Path, hits: int) -> list[dict[str, Any]]:
-    """Hits from all over the file, as sent."""
+    return _sample(hits_file, hits)
+
+
+def _sample(hits_file: Path, hits: int) -> list[dict[str, Any]]:
+    """Some of the first so many, as sent."""
     with gzip.open(hits_file) as lines:
-        return [json.loads(line) for line in itertools.islice(lines, 0, None, hits // SAMPLES)]
+        return [json.loads(line) for line in itertools.islice(lines, 0, hits, hits // SAMPLES)]
 
 
 @pytest.fixture(scope="session")
@@ -78,6 +90,7 @@ def start_us(tmp_path_factory: pytest.TempPathFactory) -> float:
 
 
 @pytest.mark.usefixtures("round_")
+@pytest.mark.benchmark(group="peer: file to Parquet")
 @pytest.mark.parametrize("peer", FILE_PEERS)
 def test_file_to_parquet(
     benchmark: BenchmarkFixture,
@@ -89,9 +102,31 @@ def test_file_to_parquet(
     tmp_path: Path,
 ) -> None:
     """Every way gives one row per hit, with the values that were sent."""
-    benchmark.group = "peer: file to Parquet"
-    run = _collector(start_us, hits) if peer == OURS else _peer(peer)
-    outcome = benchmark.pedantic(run, (hits_file, tmp_path), rounds=1, iterations=1)
+    contest = _collector(hits_file, hits, start_us) if peer == OURS else _peer(peer, str(hits_file))
+    _record(benchmark, lambda: contest(tmp_path), hits, sample)
+
+
+@pytest.fixture(scope="session")
+def stock(tmp_path_factory: pytest.TempPathFactory, hits: int) -> Stock:
+    return prepare(tmp_path_factory.mktemp("stock"), hits, SOCKET_CHUNK_HITS)
+
+
+@pytest.mark.usefixtures("round_")
+@pytest.mark.benchmark(group="peer: socket to Parquet")
+@pytest.mark.parametrize("peer", ["handwritten"])
+def test_socket_to_parquet(
+    benchmark: BenchmarkFixture, peer: str, stock: Stock, hits_file: Path, tmp_path: Path
+) -> None:
+    """What is sent begins like the file."""
+    with Sender(tmp_path, stock) as sender:
+        contest = _peer(f"{peer}_socket", sender.url, str(tmp_path / "ca.pem"), str(stock.hits))
+        _record(benchmark, lambda: contest(tmp_path), stock.hits, _sample(hits_file, SOCKET_SAME_HITS))
+
+
+def _record(
+    benchmark: BenchmarkFixture, contest: Callable[[], Outcome], hits: int, sample: Sequence[dict[str, Any]]
+) -> None:
+    outcome = benchmark.pedantic(contest, rounds=1, iterations=1)
     rows = pa.concat_tables(map(pq.read_table, outcome.parquet)) if outcome.parquet else pa.table({})
     benchmark.extra_info.update(
         hits=hits,
@@ -107,8 +142,8 @@ def test_file_to_parquet(
     assert _differences(rows, sample, outcome.unclaimed) == []
 
 
-def _collector(start_us: float, hits: int) -> Contest:
-    def run(source: Path, folder: Path) -> Outcome:
+def _collector(source: Path, hits: int, start_us: float) -> Contest:
+    def run(folder: Path) -> Outcome:
         usage = _decode(source, folder)
         spent_us = (usage.all_cpu_s * 1e6 - start_us) / (hits - START_HITS) * hits
         return Outcome(usage, sorted((folder / "output" / "hits").rglob("*.parquet")), spent_us, SETTINGS)
@@ -122,26 +157,23 @@ def _decode(source: Path, folder: Path) -> Usage:
     return _ended(Watched([sys.executable, "-m", "collector", *arguments], folder / "log"))
 
 
-def _peer(name: str) -> Contest:
-    def run(source: Path, folder: Path) -> Outcome:
+def _peer(name: str, *arguments: str) -> Contest:
+    def run(folder: Path) -> Outcome:
         target = folder / "out.parquet"
         watched = Watched(
-            [sys.executable, "-m", f"bench.peers.{name}", str(source), str(target)], folder / "log"
+            [sys.executable, "-m", f"bench.peers.{name}", *arguments, str(target)], folder / "log"
         )
         usage = _ended(watched)
         report = json.loads(watched.log.read_text().splitlines()[-1])
-        return Outcome(
-            usage, [target], *(report[name] for name in ("warm_cpu_us", "settings", "lacks", "unclaimed"))
-        )
+        said = (report[name] for name in ("warm_cpu_us", "settings", "lacks", "unclaimed"))
+        return Outcome(usage, [target], *said)
 
     return run
 
 
 def _ended(watched: Watched) -> Usage:
     with watched:
-        usage = watched.wait(PATIENCE_S)
-    assert usage.exit_code == 0, watched.last_words()
-    return usage
+        return watched.wait(PATIENCE_S)
 
 
 def _differences(rows: pa.Table, sample: Sequence[dict[str, Any]], unclaimed: Sequence[str]) -> list[str]:

@@ -40,9 +40,14 @@ def compete(
     began_ns = time.process_time_ns()
     convert(source, target)
     spent_ns = time.process_time_ns() - began_ns
+    report(target, spent_ns, settings=settings, lacks=lacks, unclaimed=unclaimed)
+
+
+def report(target: Path, spent_ns: int, *, settings: str, lacks: str, unclaimed: Sequence[str] = ()) -> None:
+    """Print the line that the test reads."""
+    numbers = {"rows": pq.read_metadata(target).num_rows, "warm_cpu_us": spent_ns / 1e3}
     lacks = f"{lacks}; {EVERY_PEER_LACKS}"
-    report = {"rows": pq.read_metadata(target).num_rows, "warm_cpu_us": spent_ns / 1e3}
-    print(json.dumps(report | {"settings": settings, "lacks": lacks, "unclaimed": list(unclaimed)}))
+    print(json.dumps(numbers | {"settings": settings, "lacks": lacks, "unclaimed": list(unclaimed)}))
 
 
 def _few(source: Path, folder: Path) -> Path:
