@@ -15,6 +15,9 @@ What a record says, beyond what ``bench/processes.py`` counts:
 ``hits_per_s``
     Of a file from start to exit; of a stream from the first hit sent until the last is visible. The sender
     works on the same cores.
+``hits_per_s_reader``
+    What the reader takes while the decoders run behind it: the time is that of the sender. Errs high by what
+    the sockets hold in the end, some MB of 480 bytes a hit.
 ``durable_p50_s``, ``durable_p99_s``
     From the moment before a hit's chunk was handed to the sender's socket until the sync of its block in the
     journal had returned in the reader, by notes that ``bench/probe`` takes there. Errs late, by microseconds.
@@ -158,6 +161,7 @@ class Collected:
         return self.usage.numbers(hits) | {
             "rows": hits,
             "hits_per_s": hits / (visible_ns - int(self.sent_ns[0])) * 1e9,
+            "hits_per_s_reader": hits / int(self.sent_ns[-1] - self.sent_ns[0]) * 1e9,
             "start_cpu_s": self.start_cpu_s,
             "cpu_us_per_hit_steady": (self.usage.all_cpu_s - self.start_cpu_s) / hits * 1e6,
         }
