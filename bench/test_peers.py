@@ -4,7 +4,7 @@ And the script that one writes by hand for the stream itself, against a server t
 what the collector takes for that is measured in ``bench/test_wholes.py``, in the same rounds.
 
 ``scripts/bench -k peers`` runs it. Each contestant is a command of its own with one thread that does the
-work, and zstd at level 1. Recorded per round and contestant:
+work, and zstd at level 1; those that take several times as long do not run in every round. Recorded each time:
 
 - ``cpu_us_per_hit``: without starts. A peer takes it itself, around the conversion alone, after a small one.
   Of the collector's it is the CPU time of all processes of ``decode`` with this file, less the least of
@@ -39,10 +39,11 @@ from bench.sender import Sender, Stock, prepare
 from collector.decoder.schema import ID_COLUMNS
 
 OURS = "collector"
-FILE_PEERS = (
-    *("floor", "clickhouse", OURS, "duckdb", "msgspec", "handwritten", "duckdb_inferred", "pyarrow_json"),
-    *("polars", "handwritten_inferred"),
-)
+CLOSE_PEERS = ("floor", "clickhouse", OURS, "duckdb")
+FAR_PEERS = ("msgspec", "handwritten", "duckdb_inferred", "pyarrow_json", "polars", "handwritten_inferred")
+FAR_ROUNDS = {True: 1, False: 3}
+"""By whether it is to be quick: how often those run that take several times as long as the collector."""
+
 SETTINGS = (
     "decode with one decoder, all settings as they come: journal in memory, parts synced, resends dropped"
 )
@@ -89,11 +90,12 @@ def start_us(tmp_path_factory: pytest.TempPathFactory) -> float:
     return min(_decode(source, folder / str(round_)).all_cpu_s * 1e6 for round_ in range(START_ROUNDS))
 
 
-@pytest.mark.usefixtures("round_")
 @pytest.mark.benchmark(group="peer: file to Parquet")
-@pytest.mark.parametrize("peer", FILE_PEERS)
+@pytest.mark.parametrize("peer", [*CLOSE_PEERS, *FAR_PEERS])
 def test_file_to_parquet(
     benchmark: BenchmarkFixture,
+    round_: int,
+    quick: bool,
     peer: str,
     hits_file: Path,
     hits: int,
@@ -102,6 +104,7 @@ def test_file_to_parquet(
     tmp_path: Path,
 ) -> None:
     """Every way gives one row per hit, with the values that were sent."""
+    _skip_far(peer, round_, quick)
     contest = _collector(hits_file, hits, start_us) if peer == OURS else _peer(peer, str(hits_file))
     _record(benchmark, lambda: contest(tmp_path), hits, sample)
 
@@ -111,16 +114,27 @@ def stock(tmp_path_factory: pytest.TempPathFactory, hits: int) -> Stock:
     return prepare(tmp_path_factory.mktemp("stock"), hits, SOCKET_CHUNK_HITS)
 
 
-@pytest.mark.usefixtures("round_")
 @pytest.mark.benchmark(group="peer: socket to Parquet")
 @pytest.mark.parametrize("peer", ["handwritten"])
 def test_socket_to_parquet(
-    benchmark: BenchmarkFixture, peer: str, stock: Stock, hits_file: Path, tmp_path: Path
+    benchmark: BenchmarkFixture,
+    round_: int,
+    quick: bool,
+    peer: str,
+    stock: Stock,
+    hits_file: Path,
+    tmp_path: Path,
 ) -> None:
     """What is sent begins like the file."""
+    _skip_far(peer, round_, quick)
     with Sender(tmp_path, stock) as sender:
         contest = _peer(f"{peer}_socket", sender.url, str(tmp_path / "ca.pem"), str(stock.hits))
         _record(benchmark, lambda: contest(tmp_path), stock.hits, _sample(hits_file, SOCKET_SAME_HITS))
+
+
+def _skip_far(peer: str, round_: int, quick: bool) -> None:
+    if peer in FAR_PEERS and round_ >= FAR_ROUNDS[quick]:
+        pytest.skip("it is far from the others, and has had its rounds")
 
 
 def _record(

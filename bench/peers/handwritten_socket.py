@@ -39,8 +39,8 @@ def main() -> None:
         spent_ns,
         settings=f"requests, {READ_BYTES // 1024} KiB at a time, json, from_pylist with the schema by"
         f" {CHUNK_ROWS} rows, zstd 1",
-        lacks="drops unknown fields; makes 5 of 5.5; one value of another type or one bad line ends it, and what"
-        " was received since the last file is lost",
+        lacks="drops unknown fields; makes 5 of 5.5; one value of another type or one bad line ends it,"
+        " and what it has received is lost",
     )
 
 
