@@ -434,12 +434,15 @@ def test_an_oversized_record_is_a_block_of_its_own(start: Start) -> None:
     assert msgspec.msgpack.decode(oversized, type=Oversized).length == 3_000_000
 
 
+LONG = (pytest.mark.matrix, pytest.mark.timeout(900))
+
+
 @pytest.mark.parametrize(
     ("filler", "members", "records"),
     [
         pytest.param(b"\0", 4, 2, id="256 MiB of zeros"),
-        pytest.param(b"\0", 160, 2, id="10 GiB of zeros", marks=pytest.mark.matrix),
-        pytest.param(b"\n", 8, 1, id="512 MiB of line ends", marks=pytest.mark.matrix),
+        pytest.param(b"\0", 160, 2, id="10 GiB of zeros", marks=LONG),
+        pytest.param(b"\n", 8, 1, id="512 MiB of line ends", marks=LONG),
     ],
 )
 def test_a_bomb_does_not_fill_the_memory(start: Start, filler: bytes, members: int, records: int) -> None:
