@@ -4,7 +4,7 @@ And the script that one writes by hand for the stream itself, against a server t
 what the collector takes for that is measured in ``bench/test_wholes.py``, in the same rounds.
 
 ``scripts/bench -k peers`` runs it. Each contestant is a command of its own with one thread that does the
-work, and zstd at level 1; those that take several times as long do not run in every round. Recorded each time:
+work, and zstd at level 1; those that are far slower do not run in every round. Recorded each time:
 
 - ``cpu_us_per_hit``: without starts. A peer takes it itself, around the conversion alone, after a small one.
   Of the collector's it is the CPU time of all processes of ``decode`` with this file, less the least of
