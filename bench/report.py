@@ -13,7 +13,7 @@ from itertools import groupby
 from pathlib import Path
 
 from bench.figures import Figure, Result, ResultError, newest, number_text, read
-from bench.targets import ODD, OURS, TARGETS, curve
+from bench.targets import ODD, OURS, STREAM_PEERS, TARGETS, WITHOUT_START, curve
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench" / "results"
@@ -48,6 +48,7 @@ def written_per_hit(figure: Figure) -> str | None:
 
 WHOLE_COLUMNS: dict[str, Cell] = {
     "hits/s": measured("hits_per_s", "{:,.0f}"),
+    "taken by the reader, hits/s": measured("hits_per_s_reader", "{:,.0f}"),
     "us of CPU per hit": per_hit("cpu_us_per_hit", "{:.1f}"),
     "without the start": per_hit("cpu_us_per_hit_steady", "{:.1f}"),
     "reader": per_hit("cpu_us_per_hit_reader", "{:.1f}"),
@@ -110,20 +111,25 @@ def _targets(result: Result) -> Iterator[str]:
 
 
 def _peers(result: Result) -> Iterator[str]:
-    for group, figures in _groups(result.of_kind("peer")):
-        ours = next((figure.cost_us for figure in figures if figure.label == OURS), None)
+    for place, (group, figures) in enumerate(_groups(result.of_kind("peer"))):
+        if place:
+            yield ""
+        costs = {name_of(at): (at.cost_us, at.notes) for at in figures}
+        if group == STREAM_PEERS and (whole_us := WITHOUT_START(result)) is not None:
+            costs[OURS] = whole_us, {"settings": "two decoders, all settings as they come"}
+        ours_us, _ = costs.get(OURS, (None, {}))
         rows = [
             (
-                f"**{at.label}**" if at.label == OURS else name_of(at),
-                f"{at.cost_us:.1f}",
-                f"{at.cost_us / ours:.2f}" if ours else "not measured",
-                at.notes.get("settings", ""),
-                at.notes.get("lacks", ""),
+                f"**{name}**" if name == OURS else name,
+                f"{cost_us:.1f}",
+                f"{cost_us / ours_us:.2f}" if ours_us else "not measured",
+                notes.get("settings", ""),
+                notes.get("lacks", ""),
             )
-            for at in sorted(figures, key=lambda figure: figure.cost_us)
+            for name, (cost_us, notes) in sorted(costs.items(), key=lambda item: item[1][0])
         ]
         what = group.partition(": ")[2]
-        yield f"{what[0].upper()}{what[1:]}: the same hits for all, one thread each, starts not counted."
+        yield f"{what[0].upper()}{what[1:]}: the same hits for all, starts not counted."
         yield ""
         yield from _table(("", "us of CPU per hit", f"{OURS} = 1", "settings", "lacks"), rows)
 

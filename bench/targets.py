@@ -9,7 +9,8 @@ from bench.figures import COST, Figure, Result
 
 PEERS = "peer: file to Parquet"
 OURS = "collector"
-CLICKHOUSE, DUCKDB, BY_HAND = "clickhouse", "duckdb", "handwritten_inferred"
+STREAM_PEERS = "peer: socket to Parquet"
+CLICKHOUSE, DUCKDB, BY_HAND, INFERRED = "clickhouse", "duckdb", "handwritten", "handwritten_inferred"
 SOCKET = "whole: socket to Parquet"
 STEADY = "whole: steady 1,000 hits/s"
 SILENT = "whole: silent stream"
@@ -140,8 +141,13 @@ TARGETS = (
         "socket to Parquet against DuckDB from a file", 0.7, "{:.2f} x", ratio(WITHOUT_START, peer(DUCKDB))
     ),
     Target(
-        "handwritten script (types inferred) against socket to Parquet",
-        *(10.0, "{:.1f} x", ratio(peer(BY_HAND), WITHOUT_START)),
+        "handwritten script on the same stream against socket to Parquet",
+        *(10.0, "{:.1f} x", ratio(number(COST, STREAM_PEERS, BY_HAND), WITHOUT_START)),
+        is_least=True,
+    ),
+    Target(
+        "handwritten script, types inferred, from a file against socket to Parquet",
+        *(10.0, "{:.1f} x", ratio(peer(INFERRED), WITHOUT_START)),
         is_least=True,
     ),
     Target("file to Parquet against ClickHouse", 1.25, "{:.2f} x", ratio(peer(OURS), peer(CLICKHOUSE))),
@@ -152,7 +158,7 @@ TARGETS = (
         cores=CORES_FOR_TWO,
     ),
     Target(
-        "reader alone: hits/s for one core",
+        "reader alone: hits/s that its CPU time is enough for",
         *(120_000, "{:,.0f}", per_core(number("cpu_us_per_hit_reader", SOCKET, 2))),
         is_least=True,
     ),

@@ -57,7 +57,10 @@ def test_ratios_to_peers_are_of_costs_without_the_start(made):
     found = verdicts(result)
     assert found["socket to Parquet against ClickHouse from a file"] == ("1.40 x", "yes")
     assert found["socket to Parquet against DuckDB from a file"] == ("0.70 x", "yes")
-    assert found["handwritten script (types inferred) against socket to Parquet"] == ("10.7 x", "yes")
+    assert found["handwritten script, types inferred, from a file against socket to Parquet"] == (
+        "10.7 x",
+        "yes",
+    )
     assert found["file to Parquet against ClickHouse"] == ("not measured", "not measured")
 
 
@@ -83,7 +86,7 @@ def test_bounds_of_time_and_memory(made):
     assert found["silent stream"] == ("0.60 % of a core", "no")
     assert found["start to first request"] == ("0.90 s", "yes")
     assert found["`--help`"] == ("0.31 s", "no")
-    assert found["reader alone: hits/s for one core"] == ("333,333", "yes")
+    assert found["reader alone: hits/s that its CPU time is enough for"] == ("333,333", "yes")
 
 
 def ids(costs_us):
@@ -119,6 +122,13 @@ def test_peers_have_ratios_settings_and_what_they_lack(made):
     assert line(text, "| clickhouse") == "| clickhouse | 20.0 | 0.80 | zstd 1 | a \\| b |"
     assert line(text, "| **collector**").startswith("| **collector** | 25.0 | 1.00 |")
     assert line(text, "| duckdb inferred").startswith("| duckdb inferred | 100.0 | 4.00 |")
+
+
+def test_peers_on_the_stream_are_compared_with_the_whole(made):
+    by_hand = rounds("peer: socket to Parquet", "t", [300.0], peer="handwritten")
+    text = page(made(by_hand, socket(2, 30.0, 1)))
+    assert line(text, "| **collector**").startswith("| **collector** | 30.0 | 1.00 | two decoders")
+    assert line(text, "| handwritten |").startswith("| handwritten | 300.0 | 10.00 |")
 
 
 def test_peers_without_ours_have_no_ratio(made):
