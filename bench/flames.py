@@ -43,6 +43,12 @@ They refuse every other process of the same user, as their environment may hold 
 and where the kernel refuses even that: sysctl kernel.yama.ptrace_scope must not be 3."""
 
 
+GUARDED = (
+    "import ctypes, time; ctypes.CDLL(None).prctl(4, 0, 0, 0, 0); print('up', flush=True); time.sleep(60)"
+)
+"""A process that may be looked into as little as those of the collector (PR_SET_DUMPABLE)."""
+
+
 class Refused(Exception):  # noqa: N818 - it is the answer, not a defect
     """Raised when py-spy could not sample; with its words."""
 
@@ -50,6 +56,17 @@ class Refused(Exception):  # noqa: N818 - it is the answer, not a defect
 def main() -> int:
     arguments = _arguments()
     folder = arguments.output or RESULTS / f"profile-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    try:
+        _check_permitted()
+        for path in _profiles(arguments, folder):
+            print(path, flush=True)
+    except Refused as error:
+        print(REFUSED.format(reason=error), file=sys.stderr)
+        return 2
+    return 0
+
+
+def _profiles(arguments: argparse.Namespace, folder: Path) -> Iterator[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="livestream-profile-") as scratch:
         hits = round(arguments.seconds * HITS_PER_S)
@@ -57,13 +74,7 @@ def main() -> int:
         stock = prepare(Path(scratch), hits, CHUNK_HITS)
         for form in FORMS:
             print(f"profile: a run for {form}", file=sys.stderr)
-            try:
-                made = _run(arguments, Path(scratch, form), stock, form, folder)
-            except Refused as error:
-                print(REFUSED.format(reason=error), file=sys.stderr)
-                return 2
-            print(*made, sep="\n", flush=True)
-    return 0
+            yield from _run(arguments, Path(scratch, form), stock, form, folder)
 
 
 def _arguments() -> argparse.Namespace:
@@ -86,10 +97,8 @@ def _run(arguments: argparse.Namespace, scratch: Path, stock: Stock, form: str, 
         }
         seconds = round(arguments.seconds + HOLD_S)
         spies = [_spy(pid, form, path, seconds) for pid, path in paths.items()]
-        errors = [spy.communicate()[1] for spy in spies]
-        failed = [error for spy, error in zip(spies, errors, strict=True) if spy.returncode]
-    if failed:
-        raise Refused(failed[0].strip().replace("\n", " ") or "it says no reason")
+        for spy in spies:
+            _finish(spy)
     return sorted(paths.values())
 
 
@@ -136,6 +145,24 @@ def _spy(pid: int, form: str, path: Path, seconds: int) -> subprocess.Popen[str]
     command = [str(Path(sys.executable).with_name("py-spy")), "record", "--native", "--pid", str(pid)]
     command += ["--format", form, "--output", str(path), "--duration", str(seconds)]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def _finish(spy: subprocess.Popen[str]) -> None:
+    """Raises Refused."""
+    _, error = spy.communicate()
+    if spy.returncode:
+        raise Refused(error.strip().replace("\n", " ") or "it gives no reason")
+
+
+def _check_permitted() -> None:
+    """Before anything that takes long. Raises Refused."""
+    with subprocess.Popen([sys.executable, "-c", GUARDED], stdout=subprocess.PIPE) as guarded:
+        assert guarded.stdout is not None
+        guarded.stdout.readline()
+        try:
+            _finish(_spy(guarded.pid, "raw", Path(os.devnull), 1))
+        finally:
+            guarded.kill()
 
 
 if __name__ == "__main__":

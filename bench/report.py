@@ -85,7 +85,7 @@ def _page(result: Result, drawn: Collection[str]) -> Iterator[str]:
     yield ""
     yield "What counts is CPU time per hit over all processes of the collector: it is what a host pays for,"
     yield "and what other work on the machine disturbs least. In a round all contestants take their turn; a"
-    yield f"cost is the best of up to {rounds} rounds, an elapsed time or a size of memory the worst."
+    yield f"cost is of the best round of at most {rounds}, an elapsed time or memory of the worst."
     for heading, (section, plots) in SECTIONS.items():
         yield from ("", f"## {heading}", "")
         for name, says in plots.items():
