@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from collector.events import EVENTS
 from collector.settings_table import SECTIONS, SPECS, Spec, environment_name, format_value
-from collector.telemetry import EVENTS
 
 _CONFIGURATION: Final = """# Configuration
 

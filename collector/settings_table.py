@@ -219,6 +219,19 @@ class Journal:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Decode:
+    """How records become rows."""
+
+    kernel: Literal["auto", "off"] = _setting(
+        Kind.CHOICE,
+        "auto",
+        "`auto` decodes with the compiled kernel where it was built; `off` the plain way, which takes "
+        "three times as long and gives the same rows.",
+        choices=("auto", "off"),
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Resends:
     """How long a hit's id is remembered, so that the service's duplicates are dropped."""
 
@@ -327,6 +340,7 @@ class Settings:
     reconnect: Reconnect
     parts: Parts
     journal: Journal
+    decode: Decode
     resends: Resends
     run: Run
     output: Output
@@ -342,6 +356,7 @@ SECTIONS: Final[Mapping[str, type[Any]]] = {
     "reconnect": Reconnect,
     "parts": Parts,
     "journal": Journal,
+    "decode": Decode,
     "resends": Resends,
     "run": Run,
     "output": Output,

@@ -22,6 +22,7 @@ RANKS = {
     "settings_values": 1,
     "settings_rules": 1,
     "credentials": 1,
+    "events": 0,
     "telemetry": 1,
     "trust": 1,
     "core": 1,

@@ -166,9 +166,7 @@ class Pipeline:
             match message:
                 case Ready():
                     intensity.was_ready = True
-                    log("child.started", name=child.name, pid=child.pid)
-                    self.batching.decoder_ready(number)
-                    self._send_connections_order()
+                    self._ready(number, child, message)
                 case Poisoned():
                     self._poison.found(message.seq, message.lines)
                     self._found_poison(message.seq, message.lines, next(iter(message.lines.values())))
@@ -187,6 +185,13 @@ class Pipeline:
                 case Failed():
                     raise ChildReportedError(child.name, message.message, message.exit_code)
             self._pump()
+
+    def _ready(self, number: int, child: Child[FromDecoder], message: Ready) -> None:
+        log("child.started", name=child.name, pid=child.pid)
+        if message.plain:
+            log("decoder.plain", name=child.name, reason=message.plain)
+        self.batching.decoder_ready(number)
+        self._send_connections_order()
 
     def _answer(self, child: Child[FromDecoder], claims: Claims) -> None:
         batch = self.batching.batch_of(claims.seq)

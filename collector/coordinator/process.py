@@ -371,6 +371,7 @@ class Coordinator:
             "instance": foundation.ledger.instance,
             "durability": self.settings.journal.durability,
             "mode": self.settings.output.mode,
+            "kernel": self.settings.decode.kernel,
         }
         return await self._start(name, "collector.decoder.process", arguments, FromDecoder)
 

@@ -99,9 +99,10 @@ class SegmentGranted(msgspec.Struct, frozen=True, tag=True):
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True):
-    """The child is up and waits for orders."""
+    """The child is up and waits for orders. ``plain``: why it decodes without the kernel."""
 
     pid: int
+    plain: str = ""
 
 
 class SegmentWanted(msgspec.Struct, frozen=True, tag=True):

@@ -1,6 +1,6 @@
 """A block in pieces: what to do once decoding it as a whole has failed.
 
-Run by the decoder processes. Invariant: the rows and rejects are those of ``decode_block``, but for the
+Run by the decoder processes. Invariant: the rows and rejects are those of the usual way, but for the
 lines that decoding fails on: each of these is a reject, kept with its raw bytes.
 """
 
@@ -13,12 +13,12 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 import numpy as np
-import pyarrow as pa
 from msgspec.structs import replace
 
 from collector.core.messages import Block, BlockFlag
-from collector.decoder.decode import Decoded, Reject, decode_block, line_ends
-from collector.decoder.schema import HITS_SCHEMA
+from collector.decoder.decode import BlockDecoder, Decoded, nothing
+from collector.decoder.plain import line_ends
+from collector.decoder.rows import Reject
 from collector.decoder.strict import Line
 from collector.errors import CollectorError
 
@@ -30,10 +30,10 @@ WHOLE: Final = -1
 
 
 def decode_carefully(
+    decoder: BlockDecoder,
     payload: Line,
     block: Block,
     *,
-    instance: str,
     line_by_line: bool,
     poison: Mapping[int, str],
     begins: Callable[[int], object],
@@ -53,7 +53,7 @@ def decode_carefully(
         begins(first if last == first + 1 else WHOLE)
         little, part = text.part(first, last)
         try:
-            pieces.append(decode_block(little, part, instance=instance, first_line=first))
+            pieces.append(decoder.decode(little, part, first_line=first))
         except UNBLAMED:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, it is of one of these records
@@ -104,24 +104,9 @@ class _Text:
 
 
 def _joined(block: Block, pieces: list[Decoded], rejects: list[Reject]) -> Decoded:
-    batches = [batch for piece in pieces for batch in piece.batches]
-    table = pa.Table.from_batches(batches, HITS_SCHEMA).combine_chunks()
-    nothing = Decoded(
-        batches=[],
-        high=np.empty(0, np.uint64),
-        low=np.empty(0, np.uint64),
-        has_id=np.empty(0, np.bool_),
-        lines=np.empty(0, np.int32),
-        hours=np.empty(0, np.int64),
-        rejects=rejects,
-        repaired=0,
-        refused=False,
-        records=block.records,
-        collected_at_us=block.collected_at_us,
-    )
-    found = [nothing, *pieces]
+    found = [nothing(block, rejects), *pieces]
     return Decoded(
-        batches=table.to_batches(),
+        spans=[span for piece in found for span in piece.spans],
         high=np.concatenate([piece.high for piece in found]),
         low=np.concatenate([piece.low for piece in found]),
         has_id=np.concatenate([piece.has_id for piece in found]),

@@ -1,14 +1,12 @@
-"""From accepted lines to the columns of ``hits``.
+"""From accepted lines to the columns of ``WIRE_SCHEMA``, the plain way.
 
-Run by the decoder processes. One call of arro3 makes the API's own columns; here the collector's
-columns are added and what arro3 lets through is found: ids over 64 bits and keys that are twice in
-a map. Invariant: rows are in line order, and a returned batch has exactly ``HITS_SCHEMA``.
+Run by the decoder processes. One call of arro3 makes the columns; what it lets through is found here:
+ids over 64 bits and keys that are twice in a map. Invariant: rows are in line order.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 import arro3.core
@@ -17,13 +15,10 @@ import numpy.typing as npt
 import pyarrow as pa
 from arro3.io import read_json
 
-from collector.core.messages import Block, BlockFlag
 from collector.decoder.schema import (
     FIELD_KINDS,
     HIT_FIELDS,
-    HITS_SCHEMA,
     ID_COLUMNS,
-    TIME,
     WIRE_SCHEMA,
     Kind,
     ListOf,
@@ -34,26 +29,17 @@ from collector.decoder.schema import (
 )
 from collector.decoder.strict import Line
 
+Int32s: TypeAlias = npt.NDArray[np.int32]
 Int64s: TypeAlias = npt.NDArray[np.int64]
 Uint64s: TypeAlias = npt.NDArray[np.uint64]
+Numbers: TypeAlias = npt.NDArray[Any]
+"""Of int64 or uint64."""
 Flags: TypeAlias = npt.NDArray[np.bool_]
 
 BATCH_ROWS: Final = 1000
 """Source: 10.4 us a hit at 256 rows, 9.9 at 1000, 9.8 at 4096 (3.2 KB hits, one core of an AMD EPYC)."""
 
 ArrowArray: TypeAlias = Any  # the type stubs know no nested arrays
-
-S_US: Final = 1_000_000
-HOUR_US: Final = 3600 * S_US
-DAY_US: Final = 24 * HOUR_US
-
-OLDEST_US: Final = 31 * DAY_US
-NEWEST_US: Final = 1 * DAY_US
-"""How far ``receivedTimeGMT`` may be before and after ``collected_at`` and still be believed."""
-
-YEAR_1_S: Final = -62_135_596_800
-YEAR_9999_S: Final = 253_402_300_799
-"""Times outside these years are no timestamps to most engines."""
 
 _WIRE: Final = arro3.core.Schema.from_arrow(
     WIRE_SCHEMA
@@ -71,19 +57,6 @@ _TRAPS: Final = (
 """What follows the backslash of an escape that arro3 0.9 does not survive or gets wrong."""
 
 _MARKS_LIMIT: Final = 1 << 24
-
-
-@dataclass(slots=True)
-class Columns:
-    """Rows of ``hits`` with what is needed to file and claim them."""
-
-    batch: pa.RecordBatch
-    high: Uint64s
-    low: Uint64s
-    """*Shape*: one per row; 0 where there is none."""
-    has_id: Flags
-    hours: Int64s
-    """Hours since the epoch, by ``received_at``."""
 
 
 def read_lines(text: Line) -> list[pa.RecordBatch] | None:
@@ -130,54 +103,6 @@ def unfit_rows(batch: pa.RecordBatch) -> set[int]:
     return found
 
 
-def finish(batch: pa.RecordBatch, lines: npt.NDArray[np.int32], block: Block, instance: str) -> Columns:
-    """Add the collector's columns to rows of ``WIRE_SCHEMA`` that came from these lines of the block."""
-    rows = batch.num_rows
-    received_us = _received_us(batch.column("receivedTimeGMT"), block)
-    hit_s, has_time = _integers(batch.column("timeGMT"))
-    has_time &= (hit_s >= YEAR_1_S) & (hit_s <= YEAR_9999_S)
-    hit_us = np.where(has_time, hit_s, 0) * S_US
-    arrays = [_column(batch, name, kind) for name, kind in FIELD_KINDS.items()]
-    arrays += [
-        _times(received_us),
-        _times(hit_us, has_time),
-        pa.repeat(pa.scalar(block.collected_at_us, TIME), rows),
-        batch.column("extra"),
-        pa.repeat(instance, rows),
-        pa.repeat(pa.scalar(block.seq, pa.int64()), rows),
-        pa.array(lines),
-    ]
-    high, has_high = _ids(batch.column("hitIdHigh"))
-    low, has_low = _ids(batch.column("hitIdLow"))
-    return Columns(
-        batch=pa.RecordBatch.from_arrays(arrays, schema=HITS_SCHEMA),
-        high=high,
-        low=low,
-        has_id=has_high & has_low,
-        hours=received_us // HOUR_US,
-    )
-
-
-def _column(batch: pa.RecordBatch, name: str, kind: Kind) -> ArrowArray:
-    column: ArrowArray = batch.column(name)
-    return column.flatten()[0] if isinstance(kind, Wrapped) else column
-
-
-def _received_us(column: ArrowArray, block: Block) -> Int64s:
-    received_s, known = _integers(column)
-    oldest_s = -(-(block.collected_at_us - OLDEST_US) // S_US)
-    if block.flags & BlockFlag.UNBOUNDED:
-        oldest_s = YEAR_1_S
-    newest_s = min((block.collected_at_us + NEWEST_US) // S_US, YEAR_9999_S)
-    known &= (received_s >= max(oldest_s, YEAR_1_S)) & (received_s <= newest_s)
-    return np.where(known, np.where(known, received_s, 0) * S_US, block.collected_at_us)
-
-
-def _times(times_us: Int64s, known: Flags | None = None) -> ArrowArray:
-    mask = None if known is None else ~known
-    return pa.array(times_us.view("datetime64[us]"), type=TIME, mask=mask)
-
-
 def _values(column: ArrowArray, dtype: str, per_value: int) -> npt.NDArray[Any]:
     """The column's value buffer without copying; what stands at nulls is anything."""
     values = np.frombuffer(column.buffers()[1] or b"", dtype=dtype)
@@ -191,7 +116,8 @@ def _known(column: ArrowArray) -> Flags:
     return known
 
 
-def _integers(column: ArrowArray) -> tuple[Int64s, Flags]:
+def integers(column: ArrowArray) -> tuple[Int64s, Flags]:
+    """Values and which of them are not null. *Shape*: one of each per row."""
     return _values(column, "<i8", 1), _known(column)
 
 
@@ -203,7 +129,8 @@ def _words(column: ArrowArray) -> npt.NDArray[np.uint64]:
     return words
 
 
-def _ids(column: ArrowArray) -> tuple[Uint64s, Flags]:
+def ids(column: ArrowArray) -> tuple[Uint64s, Flags]:
+    """As ``integers``, of a column of ids."""
     return np.ascontiguousarray(_words(column)[:, 0]), _known(column)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import errno
 import mmap
+import os
 import sys
 import time
 from dataclasses import dataclass
@@ -38,9 +39,13 @@ from collector.core.messages import (
 )
 from collector.core.supervision import OUT_OF_MEMORY, Phase
 from collector.decoder.careful import UNBLAMED, decode_carefully, failure
-from collector.decoder.decode import Decoded, decode_block
+from collector.decoder.decode import BlockDecoder, Decoded
 from collector.decoder.disk import WatchedDisk
+from collector.decoder.kernel.library import absence
+from collector.decoder.kernel.rows import KernelRows
 from collector.decoder.parquet import PartIdentity, Share, stage_connections
+from collector.decoder.plain import PlainRows
+from collector.decoder.rows import OpenRows
 from collector.decoder.strict import Degree
 from collector.errors import CollectorError, ExitCode, NoSpaceError, SyncFailedError
 from collector.ipc.cell import ProgressCell
@@ -74,9 +79,11 @@ class DecoderProcess:
         self,
         channel: Channel[ToDecoder],
         cell: ProgressCell,
+        *,
         journal: Path,
         staging: Path,
         identity: PartIdentity,
+        rows: OpenRows,
     ) -> None:
         self._channel = channel
         self._cell = cell
@@ -84,6 +91,7 @@ class DecoderProcess:
         self._journal = JournalReader(journal)
         self._staging = staging
         self._identity = identity
+        self._decoder = BlockDecoder(identity.instance, rows)
         self._asked: dict[int, Asked] = {}
         self._shares: dict[ShareKey, Share] = {}
         self._given_up: set[ShareKey] = set()
@@ -135,19 +143,18 @@ class DecoderProcess:
         return payload
 
     def _decoded(self, payload: memoryview, order: Decode) -> Decoded:
-        instance = self._identity.instance
         if not order.careful:
             try:
-                return decode_block(payload, order.block, instance=instance, degree=self._degree())
+                return self._decoder.decode(payload, order.block, degree=self._degree())
             except UNBLAMED:
                 raise
             except Exception as error:  # noqa: BLE001 - which of its records it is will be seen
                 failure(error)
         seq = order.block.seq
         decoded, failed = decode_carefully(
+            self._decoder,
             payload,
             order.block,
-            instance=instance,
             line_by_line=order.careful,
             poison=order.poison,
             begins=lambda line: self._cell.enter(Phase.DECODING, seq, line),
@@ -262,6 +269,7 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
         ("instance", str),
         ("durability", str),
         ("mode", int),
+        ("kernel", str),
     ):
         parser.add_argument(f"--{name}", type=kind, required=True)
     return parser.parse_args(argv)
@@ -273,11 +281,17 @@ def main(argv: list[str]) -> int:
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)
     channel: Channel[ToDecoder] = Channel.from_fd(arguments.channel, ToDecoder)
-    identity = PartIdentity(arguments.instance, arguments.stream, arguments.durability, arguments.mode)
+    plain = "decode.kernel is off" if arguments.kernel == "off" else absence()
+    rows: OpenRows = PlainRows() if plain else KernelRows()
+    identity = PartIdentity(
+        arguments.instance, arguments.stream, arguments.durability, arguments.mode, rows.name
+    )
     cell = ProgressCell.from_fd(arguments.cell)
-    process = DecoderProcess(channel, cell, arguments.journal, arguments.staging, identity)
+    process = DecoderProcess(
+        channel, cell, journal=arguments.journal, staging=arguments.staging, identity=identity, rows=rows
+    )
     try:
-        channel.send(Ready(arguments.parent))
+        channel.send(Ready(os.getpid(), plain))
         process.run()
     except BrokenPipeError:
         return 0

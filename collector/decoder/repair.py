@@ -62,6 +62,9 @@ class Refusal:
     reason: str
 
 
+UNREADABLE: Final = Refusal("unreadable: its columns refuse it in any form")
+
+
 def repair(line: Line) -> bytes | Refusal:
     """One line that fits the wire schema and holds everything the record holds.
 

@@ -15,7 +15,8 @@ from test_decode_property import LINES
 from collector.core.messages import BlockFlag, Oversized
 from collector.decoder import careful
 from collector.decoder.careful import UNBLAMED, WHOLE, decode_carefully
-from collector.decoder.decode import Decoded, decode_block
+from collector.decoder.decode import BlockDecoder, Decoded
+from collector.decoder.rows import Reject
 from collector.errors import StorageError
 
 GOOD = [b'{"hitIdHigh":1,"hitIdLow":%d,"pageName":"p%d"}' % (n, n) for n in range(6)]
@@ -35,9 +36,9 @@ def carefully(
     view = memoryview(text)
     begun: list[int] = []
     found, failed = decode_carefully(
+        BlockDecoder(INSTANCE),
         view,
         block,
-        instance=INSTANCE,
         line_by_line=line_by_line,
         poison=poison or {},
         begins=begun.append,
@@ -68,7 +69,7 @@ def test_poisoned_lines_are_rejects_that_nobody_looks_at(lines, numbers):
     usual, (found, failed, begun) = decoded(*lines), carefully(*lines, poison=poison)
     assert rows_of(found) == [row for row in rows_of(usual) if row["collector_line"] not in poison]
     expected = {reject.line: reject for reject in usual.rejects} | {
-        line: careful.Reject(line, f"poison: {reason}", lines[line]) for line, reason in poison.items()
+        line: Reject(line, f"poison: {reason}", lines[line]) for line, reason in poison.items()
     }
     assert found.rejects == [expected[line] for line in sorted(expected)]
     assert not set(begun) & set(poison)
@@ -81,12 +82,13 @@ def test_a_line_that_decoding_fails_on_is_a_reject(monkeypatch, capsys, error, l
     """Its neighbours are rows; the reason names the exception, and nowhere is the record quoted."""
     careful._say.cache_clear()
 
-    def failing(payload, block, **more):
+    def failing(decoder, payload, block, **more):
         if b"p3" in bytes(payload):
             raise error
-        return decode_block(payload, block, **more)
+        return usual(decoder, payload, block, **more)
 
-    monkeypatch.setattr(careful, "decode_block", failing)
+    usual = BlockDecoder.decode
+    monkeypatch.setattr(BlockDecoder, "decode", failing)
     found, failed, begun = carefully(*GOOD, line_by_line=line_by_line)
     assert (WHOLE in begun) is not line_by_line
     name = error.__name__ if isinstance(error, type) else type(error).__name__
@@ -105,13 +107,14 @@ def test_what_fails_is_found_by_halves(monkeypatch):
     """A few bad records cost little; and what fails only in company costs no record."""
     bad, calls = {17, 200, 201}, []
 
-    def failing(payload, block, **more):
+    def failing(decoder, payload, block, **more):
         calls.append(block.records)
         if block.records > 250 or any(b'"p%d"' % n in bytes(payload) for n in bad):
             raise RecursionError
-        return decode_block(payload, block, **more)
+        return usual(decoder, payload, block, **more)
 
-    monkeypatch.setattr(careful, "decode_block", failing)
+    usual = BlockDecoder.decode
+    monkeypatch.setattr(BlockDecoder, "decode", failing)
     found, failed, _ = carefully(
         *(b'{"hitIdHigh":1,"hitIdLow":%d,"pageName":"p%d"}' % (n, n) for n in range(300)), line_by_line=False
     )
@@ -130,7 +133,7 @@ def test_what_is_no_records_fault_makes_no_rejects(monkeypatch, error):
     def failing(*_args, **_more):
         raise error
 
-    monkeypatch.setattr(careful, "decode_block", failing)
+    monkeypatch.setattr(BlockDecoder, "decode", failing)
     with pytest.raises(UNBLAMED):
         carefully(*GOOD)
 

@@ -249,6 +249,7 @@ def test_parts_carry_their_provenance(tmp_path):
             "collector.stream": "shop",
             "collector.instance": INSTANCE,
             "collector.journal_durability": "memory",
+            "collector.decoder": "plain",
             "collector.first_block": "7",
             "collector.last_block": "12",
             "collector.share": "2",

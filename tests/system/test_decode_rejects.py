@@ -17,8 +17,9 @@ from harness import PATIENCE_S, ROOT, wait_until
 from collector import __version__
 from collector.core.messages import Stage, Totals
 from collector.decoder import parquet
-from collector.decoder.decode import Decoded, Reject
+from collector.decoder.decode import Decoded
 from collector.decoder.parquet import PartIdentity, Share
+from collector.decoder.rows import Reject
 from collector.simulator.hits import Hits, Timeline
 from collector.storage.fs import DISK
 

@@ -19,10 +19,10 @@ from harness import PATIENCE_S, ROOT, wait_until
 from reconnect_rig import PATH, assert_waited, await_words, waits_said
 
 from collector.core.reconnect_table import JITTER
+from collector.events import EVENTS
 from collector.simulator.requestlog import floor_violations
 from collector.simulator.scenario import Cut, How, Resend, Rule
 from collector.simulator.settings import SimulatorSettings
-from collector.telemetry import EVENTS
 from tests.reader.hostile_server import (
     LAST_CHUNK,
     STREAM_HEAD,

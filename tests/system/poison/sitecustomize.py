@@ -76,21 +76,21 @@ class Finder:
 
         def exec_module(module):
             load(module)
-            module.decode_block = poisoned(module.decode_block)
+            module.BlockDecoder.decode = poisoned(module.BlockDecoder.decode)
 
         spec.loader.exec_module = exec_module
         return spec
 
 
-def poisoned(decode_block):
-    def decode(payload, *arguments, **more):
+def poisoned(decode):
+    def decoding(decoder, payload, *arguments, **more):
         text = bytes(payload)
         for name, effect in EFFECTS.items():
             if b"poison:" + name in text:
                 effect()
-        return decode_block(payload, *arguments, **more)
+        return decode(decoder, payload, *arguments, **more)
 
-    return decode
+    return decoding
 
 
 sys.meta_path.insert(0, Finder)
