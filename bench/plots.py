@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from matplotlib.figure import Figure as Canvas
 
 from bench.figures import Figure, Result, read
 from bench.report import name_of
-from bench.targets import BATCHES, IDS, ODD, OURS, PATH, PEERS, SOCKET, curve
+from bench.targets import BATCHES, IDS, KERNEL, ODD, OURS, OURS_PLAIN, PATHS, PEERS, PLAIN, SOCKET, curve
 
 # Okabe and Ito's: told apart with every kind of colour vision, on white.
 BLUE, ORANGE, GREEN, VERMILION, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#8A8A8A"
@@ -99,7 +100,7 @@ def peers(result: Result) -> Canvas | None:
     if not figures:
         return None
     canvas, axes = _rows([name_of(figure) for figure in figures])
-    colours = [ORANGE if figure.label == OURS else GREY for figure in figures]
+    colours = [ORANGE if figure.label in (OURS, OURS_PLAIN) else GREY for figure in figures]
     costs = [figure.cost_us for figure in figures]
     bars = axes.barh(range(len(figures)), costs, color=colours, height=0.7)
     axes.bar_label(bars, fmt="%.1f", padding=4)
@@ -107,9 +108,9 @@ def peers(result: Result) -> Canvas | None:
     return canvas
 
 
-def stages(result: Result) -> Canvas | None:
+def stages(result: Result, twin: str = KERNEL) -> Canvas | None:
     """Each begins where the one before it ended, so the last ends at their sum."""
-    found = [(names, figure) for names in PATH if (figure := _stage(result, *names)) is not None]
+    found = [(names, figure) for names in PATHS[twin] if (figure := _stage(result, *names)) is not None]
     if not found:
         return None
     canvas, axes = _rows([", ".join(names) for names, _ in found])
@@ -162,11 +163,11 @@ def _whole_name(figure: Figure) -> str:
 
 
 def decoders(result: Result) -> Canvas | None:
-    figures = curve(result.of_group(SOCKET))
+    figures = curve([at for at in result.of_group(SOCKET) if at.params.get("twin") == KERNEL])
     if not figures:
         return None
     canvas, (left, right) = _canvas(3.2, panels=2)
-    names = [figure.label.removeprefix("decoders ") for figure in figures]
+    names = [str(figure.params["decoders"]) for figure in figures]
     rates = [figure.numbers.get("hits_per_s", 0.0) for figure in figures]
     left.bar_label(left.bar(names, rates, color=BLUE, width=0.5), fmt="{:,.0f}", padding=3)
     left.set_title("hits per second")
@@ -198,7 +199,7 @@ def growth(result: Result) -> Canvas | None:
         return None
     canvas, all_axes = _canvas(3.4, panels=len(panels))
     for axes, (title, groups) in zip(all_axes, panels, strict=True):
-        _curves(axes, [curve(result.of_group(group)) for group in groups])
+        _curves(axes, [one for group in groups for one in _by_twin(result.of_group(group))])
         axes.set_xlabel(title)
         axes.set_ylim(bottom=0)
         if groups == (ODD,):
@@ -209,12 +210,17 @@ def growth(result: Result) -> Canvas | None:
     return canvas
 
 
+def _by_twin(figures: Sequence[Figure]) -> list[list[Figure]]:
+    twins = sorted({str(figure.params.get("twin", "")) for figure in figures})
+    return [curve([at for at in figures if at.params.get("twin", "") == twin]) for twin in twins]
+
+
 def _curves(axes: Axes, curves: Iterable[Sequence[Figure]]) -> None:
     shown = [figures for figures in curves if figures]
     for figures, (colour, marker) in zip(shown, LINES, strict=False):
-        sizes = [next(iter(figure.params.values())) for figure in figures]
+        sizes = [next(size for size in at.params.values() if isinstance(size, int | float)) for at in figures]
         costs = [figure.cost_us for figure in figures]
-        label = figures[0].title.rpartition(", ")[2]
+        label = figures[0].params.get("twin") or figures[0].title.rpartition(", ")[2]
         axes.plot(sizes, costs, color=colour, marker=marker, label=label)
     if len(shown) > 1:
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
@@ -225,6 +231,7 @@ PLOTS: dict[str, Draw] = {
     "processes": processes,
     "decoders": decoders,
     "stages": stages,
+    "stages_plain": functools.partial(stages, twin=PLAIN),
     "growth": growth,
 }
 

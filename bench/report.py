@@ -182,7 +182,13 @@ SECTIONS: dict[str, tuple[Callable[[Result], Iterator[str]], dict[str, str]]] = 
         _wholes,
         {"processes": "CPU time per hit by process", "decoders": "Throughput and CPU time against decoders"},
     ),
-    "Stages": (_stages, {"stages": "Where each microsecond of a hit goes"}),
+    "Stages": (
+        _stages,
+        {
+            "stages": "Where each microsecond of a hit goes",
+            "stages_plain": "Where it goes without the compiled kernel",
+        },
+    ),
     "Growth": (_growth, {"growth": "CPU time per hit against size"}),
 }
 """Each with its plots."""

@@ -26,7 +26,9 @@ from bench.staging import staged
 from bench.state import HITS_PER_BATCH, INSTANCE, LIMITS, NO_SYNCS, aged_state, commits_after, new_ids, opened
 from collector.core.messages import FileKind
 from collector.core.resends import ResendIndex
-from collector.decoder.decode import Decoded, decode_block
+from collector.decoder.decode import BlockDecoder, Decoded
+from collector.decoder.kernel.rows import KernelRows
+from collector.decoder.plain import PlainRows
 from collector.decoder.process import THOROUGH_BLOCKS
 from collector.decoder.strict import Degree
 from collector.storage.commitlog import archives
@@ -50,6 +52,7 @@ FIELDS_BYTES = 1_500
 FEW, MANY = 12, 120
 
 ODD_SHARES = (0.0, 0.05, 0.10, 0.20, 0.50)
+TWINS = {"kernel": KernelRows, "plain": PlainRows}
 ODD_HITS, ODD_HITS_QUICK = 20_000, 6_000
 
 pytestmark = pytest.mark.timeout(900)
@@ -202,13 +205,14 @@ def test_commit(cpu, quick, aged, tmp_path, batches):
 @pytest.mark.usefixtures("round_")
 @pytest.mark.parametrize("fields", [FEW, MANY])
 @pytest.mark.parametrize("where", ["evars and props", "extra"])
-def test_fields(cpu, tmp_path, where, fields):
+@pytest.mark.parametrize("twin", TWINS)
+def test_fields(cpu, tmp_path, where, fields, twin):
     """Few long ones against ten times as many short ones; those of ``extra`` are unknown to the schema.
 
     All that a decoder does, from the bytes of a block to the staged part.
     """
     blocks = blocks_with_fields(where, fields)
-    files = cpu(lambda: staged(tmp_path, decoded(blocks)), hits=FIELDS_HITS)
+    files = cpu(lambda: staged(tmp_path, decoded(blocks, twin)), hits=FIELDS_HITS)
     assert sum(file.rows for file in files if file.kind is FileKind.HITS) == FIELDS_HITS
     shutil.rmtree(tmp_path)
 
@@ -238,12 +242,12 @@ def _entries(name: str, count: int, size_bytes: int, place: int) -> Iterator[tup
         yield key, f"{place * 7919 + number * 104729:x}".rjust(left, "v")[-left:]
 
 
-def decoded(blocks: Iterable[Payload]) -> Iterator[Decoded]:
+def decoded(blocks: Iterable[Payload], twin: str) -> Iterator[Decoded]:
     """As in a decoder process: thoroughly for a while once the columnariser refused a block."""
-    thorough_blocks = 0
+    decoder, thorough_blocks = BlockDecoder(INSTANCE, TWINS[twin]()), 0
     for block, payload in blocks:
         degree = Degree.THOROUGH if thorough_blocks else Degree.USUAL
-        found = decode_block(payload, block, instance=INSTANCE, degree=degree)
+        found = decoder.decode(payload, block, degree=degree)
         thorough_blocks = THOROUGH_BLOCKS if found.refused else max(0, thorough_blocks - 1)
         yield found
 
@@ -254,11 +258,12 @@ def decoded(blocks: Iterable[Payload]) -> Iterator[Decoded]:
 @growth("odd hits")
 @pytest.mark.usefixtures("round_")
 @pytest.mark.parametrize("odd", ODD_SHARES)
-def test_odd_hits(cpu, quick, odd):
-    """From the bytes of a block to record batches, with this share of hits that need repair."""
+@pytest.mark.parametrize("twin", TWINS)
+def test_odd_hits(cpu, quick, odd, twin):
+    """From the bytes of a block to rows, with this share of hits that need repair."""
     hits = ODD_HITS_QUICK if quick else ODD_HITS
     blocks = mixed(hits, odd)
-    rows = cpu(lambda: sum(len(block.lines) for block in decoded(blocks)), hits=hits)
+    rows = cpu(lambda: sum(len(block.lines) for block in decoded(blocks, twin)), hits=hits)
     assert rows == hits
 
 

@@ -38,8 +38,9 @@ from bench.processes import Usage, Watched
 from bench.sender import Sender, Stock, prepare
 from collector.decoder.schema import ID_COLUMNS
 
-OURS = "collector"
-CLOSE_PEERS = ("floor", "clickhouse", OURS, "duckdb")
+OURS = {"collector": (), "collector_plain": ("--set", "decode.kernel=off")}
+"""With the compiled kernel, and without."""
+CLOSE_PEERS = ("floor", "clickhouse", *OURS, "duckdb")
 FAR_PEERS = ("msgspec", "handwritten", "duckdb_inferred", "pyarrow_json", "polars", "handwritten_inferred")
 FAR_ROUNDS = {True: 1, False: 3}
 """By whether it is to be quick: how often those run that take several times as long as the collector."""
@@ -105,7 +106,8 @@ def test_file_to_parquet(
 ) -> None:
     """Every way gives one row per hit, with the values that were sent."""
     _skip_far(peer, round_, quick)
-    contest = _collector(hits_file, hits, start_us) if peer == OURS else _peer(peer, str(hits_file))
+    ours = peer in OURS
+    contest = _collector(hits_file, hits, start_us, peer) if ours else _peer(peer, str(hits_file))
     _record(benchmark, lambda: contest(tmp_path), hits, sample)
 
 
@@ -156,18 +158,19 @@ def _record(
     assert _differences(rows, sample, outcome.unclaimed) == []
 
 
-def _collector(source: Path, hits: int, start_us: float) -> Contest:
+def _collector(source: Path, hits: int, start_us: float, name: str) -> Contest:
     def run(folder: Path) -> Outcome:
-        usage = _decode(source, folder)
+        usage = _decode(source, folder, *OURS[name])
         spent_us = (usage.all_cpu_s * 1e6 - start_us) / (hits - START_HITS) * hits
-        return Outcome(usage, sorted((folder / "output" / "hits").rglob("*.parquet")), spent_us, SETTINGS)
+        settings = SETTINGS + (", decode.kernel off" if OURS[name] else "")
+        return Outcome(usage, sorted((folder / "output" / "hits").rglob("*.parquet")), spent_us, settings)
 
     return run
 
 
-def _decode(source: Path, folder: Path) -> Usage:
+def _decode(source: Path, folder: Path, *options: str) -> Usage:
     folder.mkdir(exist_ok=True)
-    arguments = ["decode", str(source), "--output", str(folder / "output"), "--decoders", "1"]
+    arguments = ["decode", str(source), "--output", str(folder / "output"), "--decoders", "1", *options]
     return _ended(Watched([sys.executable, "-m", "collector", *arguments], folder / "log"))
 
 

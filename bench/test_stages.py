@@ -39,12 +39,15 @@ from collector.core.messages import (
     ToDecoder,
 )
 from collector.core.resends import ResendIndex
-from collector.decoder.columns import Columns, Int64s, finish, read_lines, trapped_lines, unfit_rows
-from collector.decoder.decode import Decoded, _split, decode_block, line_ends
+from collector.decoder.columns import Int64s, read_lines, trapped_lines, unfit_rows
+from collector.decoder.decode import BlockDecoder, Decoded
+from collector.decoder.kernel.rows import KernelRows
 from collector.decoder.parquet import WAITING_BYTES
 from collector.decoder.partfile import _writer, staged_file
 from collector.decoder.patch import patch
+from collector.decoder.plain import PlainRows, _split, line_ends
 from collector.decoder.repair import repair
+from collector.decoder.rows import OpenRows
 from collector.decoder.schema import HITS_SCHEMA
 from collector.decoder.strict import Degree, Line, misfits
 from collector.ipc.channel import Channel, CoordinatorChannel
@@ -57,6 +60,9 @@ pytestmark = pytest.mark.usefixtures("round_")
 ODD_HITS = 2_000
 INDEX_IDS, INDEX_RUNS = 1_000_000, 8
 COMMITS = 10
+
+
+TWINS: dict[str, Callable[[], OpenRows]] = {"kernel": KernelRows, "plain": PlainRows}
 
 
 class Lines(NamedTuple):
@@ -110,7 +116,8 @@ def read(blocks: list[Payload]) -> list[list[pa.RecordBatch]]:
 
 @pytest.fixture(scope="session")
 def decoded(blocks: list[Payload]) -> list[Decoded]:
-    return [decode_block(payload, block, instance=INSTANCE) for block, payload in blocks]
+    decoder = BlockDecoder(INSTANCE)
+    return [decoder.decode(payload, block) for block, payload in blocks]
 
 
 @pytest.fixture(scope="session")
@@ -216,26 +223,42 @@ def test_repair(cpu, odd_lines, way):
 
 
 @stage("columns")
-@pytest.mark.parametrize("part", ["read", "unfit rows", "finish"])
+@pytest.mark.parametrize("part", ["read", "unfit rows"])
 def test_columns(cpu, blocks, read, hits, part):
-    """arro3's reader; then what it lets through is looked for; then the collector's columns are added."""
-    batches = [(batch, block) for batches, (block, _) in zip(read, blocks, strict=True) for batch in batches]
+    """arro3's reader; then what it lets through is looked for."""
     parts = {
         "read": each(read_lines, ((payload,) for _, payload in blocks)),
-        "unfit rows": each(unfit_rows, ((batch,) for batch, _ in batches)),
-        "finish": each(finished, batches),
+        "unfit rows": each(unfit_rows, ((batch,) for batches in read for batch in batches)),
     }
     cpu(parts[part], hits=hits)
 
 
-def finished(batch: pa.RecordBatch, block: Block) -> Columns:
-    return finish(batch, np.arange(batch.num_rows, dtype=np.int32), block, INSTANCE)
+@stage("kernel")
+def test_kernel(cpu, blocks, hits):
+    """Checked and read into columns in one pass, in place of the strict pass and of arro3's reader."""
+    rows = KernelRows()
+
+    def work() -> None:
+        for block, payload in blocks:
+            rows.append(payload, block, Degree.USUAL)
+        rows.take()
+
+    work()  # its buffers are there from now on
+    cpu(work, hits=hits)
 
 
 @stage("decode block")
-def test_decode_block(cpu, blocks, hits):
-    """All of it, from the bytes of a block to record batches."""
-    cpu(each(lambda block, payload: decode_block(payload, block, instance=INSTANCE), blocks), hits=hits)
+@pytest.mark.parametrize("twin", TWINS)
+def test_decode_block(cpu, blocks, hits, twin):
+    """All of it, from the bytes of blocks to one record batch with the collector's columns."""
+    decoder = BlockDecoder(INSTANCE, TWINS[twin]())
+
+    def work() -> int:
+        spans = [span for block, payload in blocks for span in decoder.decode(payload, block).spans]
+        return spans[-1].group.batch().num_rows
+
+    work()
+    assert cpu(work, hits=hits) == hits
 
 
 @stage("Parquet")

@@ -59,6 +59,9 @@ SILENT_S = {True: 5.0, False: 20.0}
 LONG_ROUNDS = {True: 1, False: 2}
 """Of what takes long for its time alone."""
 
+TWINS = {"kernel": "auto", "plain": "off"}
+"""Of decoding, with the setting ``decode.kernel``."""
+
 RATES = (1_000, 10_000)
 CHUNKS_PER_S = 100
 FULL_RATE_CHUNK_HITS = 100
@@ -106,13 +109,15 @@ def record(benchmark: BenchmarkFixture) -> Record:
 
 
 @pytest.mark.benchmark(group="whole: decode of a file")
+@pytest.mark.parametrize("twin", TWINS)
 @pytest.mark.usefixtures("round_")
-def test_decode(record: Record, folder: Path, hits_file: Path, hits: int) -> None:
+def test_decode(record: Record, folder: Path, hits_file: Path, hits: int, twin: str) -> None:
     """One decoder, the journal in memory, as it is by default."""
 
     def work() -> dict[str, float]:
-        start = _decoded(folder / "one", gzip_file(folder, 1), 1)
-        usage = _decoded(folder / "all", hits_file, hits)
+        options = ("--decoders", "1", "--set", f"decode.kernel={TWINS[twin]}")
+        start = _decoded(folder / "one", gzip_file(folder, 1), 1, *options)
+        usage = _decoded(folder / "all", hits_file, hits, *options)
         return usage.numbers(hits) | {
             "rows": hits,
             "hits_per_s": hits / usage.wall_s,
@@ -137,7 +142,7 @@ def test_durability(record: Record, folder: Path, hits_file: Path, hits: int, du
 
 
 def _decoded(output: Path, file: Path, hits: int, *options: str) -> Usage:
-    command = [*COLLECTOR, "decode", str(file), "--output", str(output), *(options or ("--decoders", "1"))]
+    command = [*COLLECTOR, "decode", str(file), "--output", str(output), *options]
     with Watched(command, output.with_suffix(".log")) as collector:
         usage = collector.wait(PATIENCE_S)
     assert _rows(output) == hits
@@ -169,15 +174,17 @@ class Collected:
 
 @pytest.mark.benchmark(group="whole: socket to Parquet")
 @pytest.mark.parametrize("decoders", [1, 2])
+@pytest.mark.parametrize("twin", TWINS)
 @pytest.mark.usefixtures("round_")
 def test_socket_to_parquet(
-    record: Record, folder: Path, stocks: dict[int, Stock], quick: bool, decoders: int
+    record: Record, folder: Path, stocks: dict[int, Stock], quick: bool, twin: str, decoders: int
 ) -> None:
     """As fast as it is read. One batch, which its last hit closes and not its age: no time is waited."""
     stock = stocks[FULL_RATE_CHUNK_HITS].first(SOCKET_HITS[quick])
 
     def work() -> dict[str, float]:
         options = ("--decoders", str(decoders), "--set", f"parts.max_bytes={stock.text_bytes}")
+        options += ("--set", f"decode.kernel={TWINS[twin]}")
         return _collected(folder, stock, 0, *options).numbers(stock.hits)
 
     record(work)

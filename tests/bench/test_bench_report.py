@@ -18,7 +18,7 @@ BY_PROCESS = {
 
 def socket(decoders, steady_us, hits_per_s, **more):
     numbers = {"cpu_us_per_hit_steady": steady_us, "hits_per_s": hits_per_s, "peak_bytes": 500e6} | BY_PROCESS
-    return rounds(SOCKET, "test_socket", [steady_us + 1], numbers | more, decoders=decoders)
+    return rounds(SOCKET, "test_socket", [steady_us + 1], numbers | more, twin="kernel", decoders=decoders)
 
 
 def peer(name, cost_us, **more):
@@ -49,16 +49,16 @@ def test_what_was_not_measured_is_said_and_never_guessed(made):
 
 def test_ratios_to_peers_are_of_costs_without_the_start(made):
     result = made(
-        socket(2, 28.0, 1),
+        socket(2, 17.0, 1),
         peer("clickhouse", 20.0),
         peer("duckdb", 40.0),
         peer("handwritten_inferred", 300.0),
     )
     found = verdicts(result)
-    assert found["socket to Parquet against ClickHouse from a file"] == ("1.40 x", "yes")
-    assert found["socket to Parquet against DuckDB from a file"] == ("0.70 x", "yes")
+    assert found["socket to Parquet against ClickHouse from a file"] == ("0.85 x", "yes")
+    assert found["socket to Parquet against DuckDB from a file"] == ("0.42 x", "yes")
     assert found["handwritten script, types inferred, from a file against socket to Parquet"] == (
-        "10.7 x",
+        "17.6 x",
         "yes",
     )
     assert found["file to Parquet against ClickHouse"] == ("not measured", "not measured")
@@ -139,7 +139,7 @@ def test_what_has_no_hits_has_no_cost_per_hit(made):
     text = page(made(socket(2, 30.0, 9_999), rounds("whole: start", "t", [1e6], {"hits": 1, "help_s": 0.2})))
     assert (
         line(text, "| socket to Parquet (")
-        == "| socket to Parquet (decoders 2) | 9,999 | 31.0 | 30.0 | 3.0 | 27.0 | 1.0 | 500 |  |"
+        == "| socket to Parquet (decoders 2, kernel) | 9,999 | 31.0 | 30.0 | 3.0 | 27.0 | 1.0 | 500 |  |"
     )
     assert line(text, "| start |") == "| start |  |  |  |  |  |  |  | 0.20 |"
 
