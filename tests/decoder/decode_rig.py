@@ -2,15 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import pytest
 
 from collector.core.messages import Block, BlockFlag
-from collector.decoder.decode import Decoded, decode_block
+from collector.decoder.decode import BlockDecoder, Decoded
+from collector.decoder.kernel.library import absence
+from collector.decoder.kernel.rows import KernelRows
+from collector.decoder.plain import PlainRows
+from collector.decoder.rows import OpenRows
 from collector.decoder.strict import Degree
 from tests import reference
 
 INSTANCE = "00112233445566ff"
 COLLECTED_AT_US = 1_795_000_060_123_456
+
+TWINS: dict[str, Callable[[], OpenRows]] = {"plain": PlainRows, "kernel": KernelRows}
+_at_work = ["plain"]
+
+
+@contextmanager
+def decoding_by(twin: str) -> Iterator[None]:
+    """``decoder`` and ``decoded`` are of this twin."""
+    _at_work.append(twin)
+    yield
+    _at_work.pop()
+
+
+def decoder(twin: str | None = None) -> BlockDecoder:
+    return BlockDecoder(INSTANCE, TWINS[twin or _at_work[-1]]())
+
+
+def need_kernel() -> None:
+    """Where there is no compiler, tests of the kernel are skipped; in CI there is one."""
+    if why := absence():
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"no kernel: {why}")
 
 
 def block_of(
@@ -29,10 +58,11 @@ def decoded(
     flags: BlockFlag = BlockFlag.NONE,
     degree: Degree = Degree.USUAL,
     collected_at_us: int = COLLECTED_AT_US,
+    by: BlockDecoder | None = None,
 ) -> Decoded:
     payload, block = block_of(lines, seq, flags, collected_at_us)
     view = memoryview(payload)
-    found = decode_block(view, block, instance=INSTANCE, degree=degree)
+    found = (by or decoder()).decode(view, block, degree=degree)
     view.release()  # raises if anything still holds the payload
     return found
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import msgspec
 import pyarrow as pa
 import pytest
-from decode_rig import INSTANCE, block_of, decoded, judge, rows_of
+from decode_rig import block_of, decoded, decoder, judge, rows_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_decode_property import LINES
@@ -18,6 +18,8 @@ from collector.decoder.careful import UNBLAMED, WHOLE, decode_carefully
 from collector.decoder.decode import BlockDecoder, Decoded
 from collector.decoder.rows import Reject
 from collector.errors import StorageError
+
+pytestmark = pytest.mark.usefixtures("twin")
 
 GOOD = [b'{"hitIdHigh":1,"hitIdLow":%d,"pageName":"p%d"}' % (n, n) for n in range(6)]
 
@@ -36,7 +38,7 @@ def carefully(
     view = memoryview(text)
     begun: list[int] = []
     found, failed = decode_carefully(
-        BlockDecoder(INSTANCE),
+        decoder(),
         view,
         block,
         line_by_line=line_by_line,

@@ -7,12 +7,13 @@ from decimal import Decimal
 
 import msgspec
 import pytest
-from decode_rig import COLLECTED_AT_US, INSTANCE, block_of, decoded, judge, rows_of
+from decode_rig import COLLECTED_AT_US, INSTANCE, block_of, decoded, decoder, judge, rows_of
 
 from collector.core.messages import BlockFlag, Oversized
 from collector.decoder import plain
-from collector.decoder.decode import decode_block
 from collector.errors import ProtocolError
+
+pytestmark = pytest.mark.usefixtures("twin")
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 COLLECTED_AT = EPOCH + timedelta(microseconds=COLLECTED_AT_US)
@@ -106,7 +107,7 @@ def test_an_oversized_record_is_one_reject():
     """What was kept of it, with its length and hash."""
     payload = msgspec.msgpack.encode(Oversized(b"{" * 1000, 70_000_000, b"\x01" * 32))
     _, block = block_of([b"x"], flags=BlockFlag.OVERSIZED)
-    found = decode_block(memoryview(payload), block, instance=INSTANCE)
+    found = decoder().decode(memoryview(payload), block)
     assert (found.batches, len(found.lines), found.records) == ([], 0, 1)
     assert found.rejects[0].raw == b"{" * 1000
     assert found.rejects[0].reason.startswith("oversized: record of 70000000 bytes is over")
@@ -129,7 +130,7 @@ def test_a_payload_that_is_not_what_its_header_says_is_refused(payload, records)
     """A count that is wrong would give records the wrong names."""
     _, block = block_of([b"{}"] * records)
     with pytest.raises(ProtocolError, match=f"its header says {records} records"):
-        decode_block(payload, block, instance=INSTANCE)
+        decoder().decode(payload, block)
 
 
 def test_more_rows_than_a_batch_holds():
@@ -152,11 +153,16 @@ def test_the_same_block_gives_the_same_rows():
     assert once.repaired == again.repaired == 40
 
 
+PLAIN_ALONE = pytest.mark.parametrize("twin", ["plain"], indirect=True)
+"""Of the libraries that the plain way calls."""
+
+
 def refusing(text: bytes, real=plain.read_lines):
     """A columnariser that refuses a block with this text anywhere."""
     return lambda lines: None if text in bytes(lines) else real(lines)
 
 
+@PLAIN_ALONE
 def test_a_record_the_columnariser_refuses_after_repair_is_moved_to_extra_whole(monkeypatch):
     """Every field of it is in ``extra``; its neighbours are as ever."""
     monkeypatch.setattr(plain, "read_lines", refusing(b'"zip":"poison"'))
@@ -167,6 +173,7 @@ def test_a_record_the_columnariser_refuses_after_repair_is_moved_to_extra_whole(
     assert [reject.line for reject in found.rejects] == [3]
 
 
+@PLAIN_ALONE
 def test_a_record_the_columnariser_refuses_even_so_is_a_reject(monkeypatch):
     """With its bytes; its neighbours are as ever."""
     monkeypatch.setattr(plain, "read_lines", refusing(b"poison"))
@@ -176,6 +183,7 @@ def test_a_record_the_columnariser_refuses_even_so_is_a_reject(monkeypatch):
     assert found.rejects[0].reason.startswith("unreadable")
 
 
+@PLAIN_ALONE
 def test_a_columnariser_that_takes_lines_alone_but_not_together_is_a_defect(monkeypatch):
     """Nothing can be said about such a block, so nothing of it may be committed."""
     real = plain.read_lines

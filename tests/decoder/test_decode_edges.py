@@ -10,6 +10,8 @@ from decode_rig import decoded, judge, rows_of
 from collector.decoder.strict import Degree
 from tests import reference
 
+pytestmark = pytest.mark.usefixtures("twin")
+
 ROW = "row"
 NEIGHBOUR = b'{"pageName":"an ordinary hit","evars":{"evars":{"evar1":"x"}},"hitIdHigh":1,"hitIdLow":2}'
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from decode_rig import decoded, judge, rows_of
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -11,6 +12,8 @@ from hypothesis import strategies as st
 from collector.decoder.strict import Degree
 from tests import reference
 from tests.reference import SHAPES, Number
+
+pytestmark = pytest.mark.usefixtures("twin")
 
 SPELLINGS = """0 -0 0.0 -0.0 1.0 1e3 1E-2 5.5 9007199254740993 9007199254740993.0 9223372036854775807
     9223372036854775808 -9223372036854775808 -9223372036854775809 18446744073709551615 18446744073709551616

@@ -29,6 +29,8 @@ from collector.storage.ids import Run
 from tests import reference
 from tests.storage.faulty_disk import FaultyDisk
 
+pytestmark = pytest.mark.usefixtures("twin")
+
 SAMPLE = Path(__file__).parents[1] / "data" / "hits-sample.jsonl"
 IDENTITY = PartIdentity(INSTANCE, "shop", "memory")
 ORDER = Stage(
@@ -82,7 +84,7 @@ def with_duckdb(path: Path) -> list[dict]:
 
 
 @pytest.fixture(scope="module")
-def sample(tmp_path_factory):
+def sample(tmp_path_factory, twin):
     """The sample in blocks of 50, staged: folder, files, records by block and line."""
     folder = tmp_path_factory.mktemp("sample")
     records = [line for line in SAMPLE.read_bytes().split(b"\r\n") if line]

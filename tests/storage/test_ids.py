@@ -198,7 +198,7 @@ def test_runs_that_span_too_much_of_the_window_stay_apart(tmp_path: Path) -> Non
     """A merged run expires as a whole, so it must not outlive the window by much."""
     runs = RunSet(DISK, tmp_path, RunLimits(window_us=1000, max_ids=10**6))
     for batch in range(1, 20):
-        runs.add(write(tmp_path, [batch], batch, batch, held=batch * 100))
+        runs.add(write(tmp_path, [batch], batch, batch, held=batch * 300))
     assert runs.plan_merge() is None
 
 
