@@ -48,7 +48,9 @@ _DECODERS: Final = {
     for name, kind in FIELD_KINDS.items()
     if not holds(kind, Id) and not holds(kind, Amount)  # of which msgspec alone cannot say whether they fit
 }
-_MAPPED: Final = frozenset(name for name, kind in FIELD_KINDS.items() if holds(kind, MapOf))
+_NAMED: Final = frozenset(
+    name for name, kind in FIELD_KINDS.items() if holds(kind, MapOf) or holds(kind, Object)
+)
 _encode: Final = functools.lru_cache(maxsize=1 << 12)(msgspec.json.encode)
 
 _Extra = dict[str, str]
@@ -106,7 +108,7 @@ def _fit_whole(name: str, text: bytes) -> bytes | None:
         value = decoder.decode(text)
     except REFUSALS:
         return None
-    rewritten = name in _MAPPED or ESCAPE in text  # equal keys of a map are one now
+    rewritten = name in _NAMED or ESCAPE in text  # equal keys are one now
     return msgspec.json.encode(value) if rewritten else text
 
 

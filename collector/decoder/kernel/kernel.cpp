@@ -38,6 +38,7 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <cfenv>
 #include <charconv>
 #include <clocale>
 #include <cmath>
@@ -555,10 +556,14 @@ bool exact_number(const char* at, const char* end, double& number) {
   number = std::strtod(text.c_str(), nullptr);
   if (!std::isfinite(number)) return false;
   for (int digits = 1; digits <= 17; ++digits) {  // 17 always come back (IEEE 754: DBL_DECIMAL_DIG)
-    std::array<char, 40> shown{};
-    const int length = std::snprintf(shown.data(), shown.size(), "%.*e", digits - 1, number);
-    if (digits == 17 || std::strtod(shown.data(), nullptr) == number)
-      return decimal_of(text.data(), text.data() + text.size()) == decimal_of(shown.data(), shown.data() + length);
+    for (const int rounding : {FE_TONEAREST, FE_UPWARD}) {  // beside a power of two the nearest may be another's
+      std::array<char, 40> shown{};
+      std::fesetround(rounding);
+      const int length = std::snprintf(shown.data(), shown.size(), "%.*e", digits - 1, std::fabs(number));
+      std::fesetround(FE_TONEAREST);
+      if (std::strtod(shown.data(), nullptr) == std::fabs(number))
+        return decimal_of(text.data(), text.data() + text.size()) == decimal_of(shown.data(), shown.data() + length);
+    }
   }
   return false;
 }
