@@ -27,12 +27,11 @@ from collector.decoder.columns import (
 from collector.decoder.patch import patch
 from collector.decoder.repair import UNREADABLE, Refusal, move_everything, repair
 from collector.decoder.rows import Appended, Reject
-from collector.decoder.schema import ID_COLUMNS, WIRE_SCHEMA
+from collector.decoder.schema import ID_COLUMNS
 from collector.decoder.strict import Degree, Line, misfits
 from collector.errors import ProtocolError
 
 _LF: Final = 0x0A
-_NO_ROWS: Final = pa.RecordBatch.from_pylist([], schema=WIRE_SCHEMA)
 
 
 class PlainRows:
@@ -80,7 +79,7 @@ class PlainRows:
     def take(self) -> pa.RecordBatch:
         batches, self._batches, self._firsts = self._batches, [], []
         self.rows = self.nbytes = 0
-        batch: pa.RecordBatch = pa.concat_batches([_NO_ROWS, *batches])  # type: ignore[attr-defined]
+        batch: pa.RecordBatch = pa.concat_batches(batches)  # type: ignore[attr-defined]
         return batch
 
 

@@ -80,7 +80,7 @@ class OpenRows(Protocol):
         """
 
     def take(self) -> pa.RecordBatch:
-        """All rows; none are left."""
+        """All rows, of which there is at least one; none are left."""
 
 
 @dataclass(frozen=True, slots=True)

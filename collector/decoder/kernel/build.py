@@ -1,11 +1,12 @@
 """Compiles the kernel beside its source if it is not there: ``python -m collector.decoder.kernel.build``.
 
-Run by ``scripts/setup``, by the build of a wheel and by whoever installs from source; imports nothing of
-the collector. Without a compiler nothing is made, and the plain path decodes.
+Run by ``scripts/setup``, by the build of a wheel and by whoever got a compiler later; imports nothing of the
+collector. Without a compiler nothing is made, and the plain path decodes.
 """
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import os
 import shlex
@@ -15,19 +16,28 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
-SOURCE = Path(__file__).with_name("kernel.cpp")
-LIBRARY = Path(__file__).with_name("kernel.so")
-COMPILERS = ("c++", "g++", "clang++")
+SOURCE: Final = Path(__file__).with_name("kernel.cpp")
+LIBRARY: Final = Path(__file__).with_name("kernel.so")
+COMPILERS: Final = ("c++", "g++", "clang++")
 """Tried in this order where the environment's ``CXX`` names none."""
 
-FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-fvisibility=hidden", "-Wall", "-Wextra")
-ALONE = ("-static-libstdc++", "-static-libgcc")
+FLAGS: Final = ("-std=c++17", "-O3", "-fPIC", "-shared", "-fvisibility=hidden", "-Wall", "-Wextra")
+ALONE: Final = ("-static-libstdc++", "-static-libgcc")
 """So that the library needs the C library only, whatever is installed where it runs."""
+
+_EXPORTS: Final = "{ global: kernel_*; local: *; };\n"
+"""A linker's version script: the C++ library inside must not be taken for that of another library."""
 
 
 class BuildError(Exception):
-    """Why there is no kernel, in words."""
+    """Why there is no kernel, in one line."""
+
+    def __init__(self, reason: str, output: str = "") -> None:
+        super().__init__(reason)
+        self.output = output
+        """What the compiler said."""
 
 
 def source_id() -> str:
@@ -37,36 +47,68 @@ def source_id() -> str:
 
 def compiler() -> list[str]:
     """*Raises* BuildError."""
-    if given := os.environ.get("CXX"):
-        return shlex.split(given)
+    try:
+        if given := shlex.split(os.environ.get("CXX", "")):
+            return given
+    except ValueError as error:
+        raise BuildError(f"CXX is no command: {error}") from error
     for name in COMPILERS:
         if shutil.which(name):
             return [name]
-    raise BuildError(
-        "no C++ compiler was found (on Debian and Ubuntu: apt-get install g++; or set CXX);"
-        " decoding is the plain, slower way"
-    )
+    raise BuildError("no C++ compiler was found (on Debian and Ubuntu: apt-get install g++; or set CXX)")
 
 
-def build(target: Path = LIBRARY, flags: Sequence[str] = (*FLAGS, *ALONE)) -> None:
-    """Under its name at once: a collector that has the old one mapped keeps it. *Raises* BuildError."""
-    command = [*compiler(), *flags, f'-DKERNEL_SOURCE="{source_id()}"']
-    with tempfile.TemporaryDirectory(prefix="kernel-", dir=target.parent) as folder:
-        made = Path(folder) / target.name
-        try:
-            done = subprocess.run(
-                [*command, "-o", str(made), str(SOURCE)], capture_output=True, text=True, check=False
-            )
-        except OSError as error:
-            raise BuildError(f"the compiler {command[0]} cannot be run: {error}") from error
-        if done.returncode != 0:
-            raise BuildError(f"{shlex.join(command)} failed:\n{done.stderr.strip()}")
-        made.replace(target)
+def build(target: Path = LIBRARY, flags: Sequence[str] = FLAGS) -> None:
+    """Under its name at once: a collector that has the old one mapped keeps it.
+
+    *Blocks* for seconds. *Raises* BuildError.
+    """
+    found = compiler()
+    try:
+        with tempfile.TemporaryDirectory(prefix="kernel-", dir=target.parent) as folder:
+            made = Path(folder) / target.name
+            exports = Path(folder) / "exports"
+            exports.write_text(_EXPORTS, encoding="ascii")
+            named = (f'-DKERNEL_SOURCE="{source_id()}"', f"-Wl,--version-script={exports}")
+            command = [*found, *flags, *named, "-o", str(made), str(SOURCE)]
+            try:
+                _run([*command, *ALONE])
+            except BuildError:
+                _run(command)  # some distributions have no static C++ library
+            if not made.exists():
+                raise BuildError(f"the compiler made nothing: {shlex.join(command)}")
+            made.replace(target)
+    except OSError as error:
+        raise BuildError(f"{target} cannot be written: {error}") from error
+
+
+def _run(command: Sequence[str]) -> None:
+    """*Raises* BuildError."""
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False
+        )
+    except OSError as error:
+        raise BuildError(f"the compiler {command[0]} cannot be run: {error}") from error
+    if done.returncode != 0:
+        reason = f"the compiler failed with exit code {done.returncode}: {shlex.join(command)}"
+        raise BuildError(reason, done.stdout + done.stderr)
+
+
+def built_from(library: ctypes.CDLL) -> str:
+    """The ``source_id`` of a library. *Raises* AttributeError where it is none of ours."""
+    function = library.kernel_source
+    function.restype, function.argtypes = ctypes.c_char_p, []
+    found: bytes = function()
+    return found.decode()
 
 
 def is_current(library: Path = LIBRARY) -> bool:
-    """Whether it was made from the source as it is."""
-    return library.exists() and source_id().encode() in library.read_bytes()
+    """Whether it was made from the source as it is, and can be loaded here."""
+    try:
+        return built_from(ctypes.CDLL(str(library))) == source_id()
+    except (OSError, AttributeError):
+        return False
 
 
 def main() -> int:
@@ -75,7 +117,9 @@ def main() -> int:
     try:
         build()
     except BuildError as error:
-        print(f"kernel: {error}", file=sys.stderr)
+        if error.output:
+            print(error.output.rstrip(), file=sys.stderr)
+        print(f"kernel: not built, so hits are decoded the plain, slower way: {error}", file=sys.stderr)
         return 1
     print(f"kernel: made {LIBRARY.name}", file=sys.stderr)
     return 0

@@ -10,7 +10,7 @@ import functools
 from pathlib import Path
 from typing import Any, Final
 
-from collector.decoder.kernel.build import LIBRARY, SOURCE, source_id
+from collector.decoder.kernel.build import LIBRARY, SOURCE, built_from, source_id
 
 _POINTER: Final = ctypes.c_void_p
 _INT64: Final = ctypes.c_int64
@@ -29,8 +29,9 @@ class View(ctypes.Structure):
     _fields_ = [("values", _POINTER), ("validity", _POINTER), ("rows", _INT64)]
 
 
+_BUILD: Final = "python -m collector.decoder.kernel.build"
+
 _SIGNATURES: Final[dict[str, tuple[Any, list[Any]]]] = {
-    "kernel_source": (ctypes.c_char_p, []),
     "kernel_new": (_POINTER, [_POINTER, _INT32]),
     "kernel_free": (None, [_POINTER]),
     "kernel_append": (_INT32, [_POINTER, _POINTER, _INT64, _INT64, _INT32, ctypes.POINTER(Result)]),
@@ -48,16 +49,16 @@ class NoKernelError(Exception):
 def load(path: Path = LIBRARY) -> ctypes.CDLL:
     """*Raises* NoKernelError."""
     if not path.exists():
-        raise NoKernelError("it was not built (scripts/setup or pip build it where there is a C++ compiler)")
+        raise NoKernelError(f"it was not built; {_BUILD} builds it or says why it cannot")
     try:
         library = ctypes.CDLL(str(path))
+        if SOURCE.exists() and built_from(library) != source_id():
+            raise NoKernelError(f"{path.name} was built from another {SOURCE.name}; {_BUILD} builds it anew")
         for name, (result, arguments) in _SIGNATURES.items():
             function = getattr(library, name)
             function.restype, function.argtypes = result, arguments
     except (OSError, AttributeError) as error:
-        raise NoKernelError(f"{path.name} cannot be loaded: {error}") from error
-    if SOURCE.exists() and library.kernel_source() != source_id().encode():
-        raise NoKernelError(f"{path.name} was built from another {SOURCE.name}: run scripts/setup")
+        raise NoKernelError(f"{path.name} cannot be loaded: {error}; {_BUILD} builds it anew") from error
     return library
 
 
