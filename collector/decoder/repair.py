@@ -41,6 +41,9 @@ NULL: Final = b"null"
 ESCAPE: Final = b"\\u"
 """What a canonical line has in no text of a column: the columnariser misreads some of them."""
 
+MINUS_ZERO: Final = b"-0"
+"""Another float64 than 0, and to msgspec the same integer."""
+
 _INTEGER: Final = msgspec.json.Decoder(type_of(Integer(), thorough=True))
 _ID: Final = msgspec.json.Decoder(type_of(Id(), thorough=True))
 _DECODERS: Final = {
@@ -51,6 +54,7 @@ _DECODERS: Final = {
 _NAMED: Final = frozenset(
     name for name, kind in FIELD_KINDS.items() if holds(kind, MapOf) or holds(kind, Object)
 )
+_COUNTED: Final = frozenset(name for name in _DECODERS if holds(FIELD_KINDS[name], Count))
 _encode: Final = functools.lru_cache(maxsize=1 << 12)(msgspec.json.encode)
 
 _Extra = dict[str, str]
@@ -102,7 +106,7 @@ def fit_field(name: str, text: bytes, extra: _Extra) -> bytes | None:
 def _fit_whole(name: str, text: bytes) -> bytes | None:
     """The column's text if the whole field fits as it is, which most do even in an odd record."""
     decoder = _DECODERS.get(name)
-    if decoder is None:
+    if decoder is None or (name in _COUNTED and MINUS_ZERO in text):
         return None
     try:
         value = decoder.decode(text)
