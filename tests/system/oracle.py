@@ -208,9 +208,11 @@ class Tally:
         return int(found[-1]) if len(found) else -1
 
     def missing(self) -> list[tuple[int, int]]:
-        """Ranges of hits that are no row, up to the newest that is."""
+        """Ranges of hits that are no row, up to the newest that is. A spoiled line among them parts no range."""
         numbers = np.arange(self.newest + 1)
-        return ranges(numbers[(self._rows_of_hit[: self.newest + 1] == 0) & ~is_spoiled(numbers)])
+        numbers = numbers[~is_spoiled(numbers)]
+        found = ranges(np.flatnonzero(self._rows_of_hit[numbers] == 0))
+        return [(int(numbers[first]), int(numbers[last])) for first, last in found]
 
 
 def column(table: pa.Table, name: str) -> np.ndarray:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
 
+import numpy as np
 import oracle
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -158,3 +159,14 @@ def test_a_copy_is_right(rig, collector):
     oracle.judge(collector, rig.service.requests, tally, canary=rig.canary)
     tally.close()
     assert pc.sum(pa.array(tally.records.values())).as_py() > 1500
+
+
+def test_a_spoiled_line_parts_no_hole(rig):
+    """It is no hit, so what is missing around it is missing in one piece, up to where a stream began again."""
+    tally = oracle.Tally(rig.service.hits)
+    try:
+        first, spoiled = oracle.SPOILED_IN // 2, oracle.SPOILED_IN - 1
+        tally._count(np.array([n for n in range(1000) if n < first or n > spoiled + 50]))
+        assert tally.missing() == [(first, spoiled + 50)]
+    finally:
+        tally.close()
