@@ -76,7 +76,7 @@ def build(target: Path = LIBRARY, flags: Sequence[str] = FLAGS) -> None:
             except BuildError:
                 _run(command)  # some distributions have no static C++ library
             if not made.exists():
-                raise BuildError(f"the compiler made nothing: {shlex.join(command)}")
+                raise BuildError(f"the compiler {command[0]} made nothing", shlex.join(command))
             made.replace(target)
     except OSError as error:
         raise BuildError(f"{target} cannot be written: {error}") from error
@@ -91,8 +91,8 @@ def _run(command: Sequence[str]) -> None:
     except OSError as error:
         raise BuildError(f"the compiler {command[0]} cannot be run: {error}") from error
     if done.returncode != 0:
-        reason = f"the compiler failed with exit code {done.returncode}: {shlex.join(command)}"
-        raise BuildError(reason, done.stdout + done.stderr)
+        output = f"{shlex.join(command)}\n{done.stdout}{done.stderr}"
+        raise BuildError(f"the compiler {command[0]} failed with exit code {done.returncode}", output)
 
 
 def built_from(library: ctypes.CDLL) -> str:
@@ -116,6 +116,8 @@ def main() -> int:
         return 0
     try:
         build()
+        if not is_current():
+            raise BuildError(f"what {shlex.join(compiler())} made cannot be loaded here")
     except BuildError as error:
         if error.output:
             print(error.output.rstrip(), file=sys.stderr)
