@@ -90,10 +90,10 @@ def test_a_broken_compiler_says_so_in_the_last_line(folder, tmp_path, case):
     assert "decoded the plain, slower way" in line
     assert reason in line
     assert ("kernel.cpp:1: error: no" in words) == (case == "words")
-    assert set(names(folder)) <= {"build.py", "kernel.cpp", "kernel.so"}
+    assert names(folder) == ["build.py", "kernel.cpp"]
 
 
-@pytest.mark.parametrize("case", ["exit", "nothing", "half"])
+@pytest.mark.parametrize("case", ["exit", "nothing", "half", "no library"])
 def test_a_library_that_was_there_stays_until_there_is_another(folder, tmp_path, case):
     """A collector may have it mapped."""
     (folder / "kernel.so").write_bytes(b"the old one")
@@ -211,7 +211,7 @@ def test_a_collector_with_an_unusable_library_decodes_and_says_why(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "collector", "decode", "hits.jsonl", "--output", "out"],
         cwd=tmp_path,
-        env={**os.environ, "LIVESTREAM_LOG__FORMAT": "json", "LIVESTREAM_DECODE__PROCESSES": "1"},
+        env={**os.environ, "LIVESTREAM_LOG__FORMAT": "json", "LIVESTREAM_RUN__DECODERS": "1"},
         capture_output=True,
         text=True,
         check=False,

@@ -58,10 +58,10 @@ def compiler() -> list[str]:
     raise BuildError("no C++ compiler was found (on Debian and Ubuntu: apt-get install g++; or set CXX)")
 
 
-def build(target: Path = LIBRARY, flags: Sequence[str] = FLAGS) -> None:
+def build(target: Path = LIBRARY, flags: Sequence[str] = FLAGS, *, load: bool = False) -> None:
     """Under its name at once: a collector that has the old one mapped keeps it.
 
-    *Blocks* for seconds. *Raises* BuildError.
+    ``load``: it must be one that this machine can load. *Blocks* for seconds. *Raises* BuildError.
     """
     found = compiler()
     try:
@@ -77,6 +77,8 @@ def build(target: Path = LIBRARY, flags: Sequence[str] = FLAGS) -> None:
                 _run(command)  # some distributions have no static C++ library
             if not made.exists():
                 raise BuildError(f"the compiler {command[0]} made nothing", shlex.join(command))
+            if load and not is_current(made):
+                raise BuildError(f"what the compiler {command[0]} made cannot be loaded here")
             made.replace(target)
     except OSError as error:
         raise BuildError(f"{target} cannot be written: {error}") from error
@@ -104,7 +106,10 @@ def built_from(library: ctypes.CDLL) -> str:
 
 
 def is_current(library: Path = LIBRARY) -> bool:
-    """Whether it was made from the source as it is, and can be loaded here."""
+    """Whether it was made from the source as it is, and can be loaded here.
+
+    Once for each path: the loader gives what was loaded by that name before.
+    """
     try:
         return built_from(ctypes.CDLL(str(library))) == source_id()
     except (OSError, AttributeError):
@@ -115,9 +120,7 @@ def main() -> int:
     if is_current():
         return 0
     try:
-        build()
-        if not is_current():
-            raise BuildError(f"what {shlex.join(compiler())} made cannot be loaded here")
+        build(load=True)
     except BuildError as error:
         if error.output:
             print(error.output.rstrip(), file=sys.stderr)
