@@ -1,4 +1,4 @@
-# A runtime image: hash-locked dependencies, no build tools, no root.
+# A runtime image: hash-locked dependencies, the compiled kernel, no build tools, no root.
 #
 #   docker build -t livestream-collector .
 #   docker run -e LIVESTREAM_CLIENT_ID -e LIVESTREAM_CLIENT_SECRET -v "$PWD/data:/data" \
@@ -6,6 +6,9 @@
 #
 # With journal.durability = "memory" give the container a larger /dev/shm (--shm-size).
 FROM python:3.13-slim AS build
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends g++ \
+    && rm -rf /var/lib/apt/lists/*
 WORKDIR /source
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ONLY_BINARY=:all:
 
@@ -19,9 +22,11 @@ RUN python -m venv /opt/build \
     && /opt/build/bin/pip install --require-hashes -r requirements.lock
 
 COPY pyproject.toml README.md LICENSE ./
+COPY scripts/build_hook.py ./scripts/
 COPY collector ./collector
 RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /tmp/wheel . \
-    && /opt/collector/bin/pip install --no-deps --no-index /tmp/wheel/*.whl
+    && /opt/collector/bin/pip install --no-deps --no-index /tmp/wheel/*.whl \
+    && /opt/collector/bin/python -P -c "from collector.decoder.kernel.library import load; load()"
 
 FROM python:3.13-slim
 RUN useradd --system --uid 10001 --home-dir /data --create-home collector
