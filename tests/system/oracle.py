@@ -208,7 +208,7 @@ class Tally:
         return int(found[-1]) if len(found) else -1
 
     def missing(self) -> list[tuple[int, int]]:
-        """Ranges of hits that are no row, up to the newest that is. A spoiled line among them parts no range."""
+        """Ranges of hits that are no row, up to the newest that is; spoiled lines part none."""
         numbers = np.arange(self.newest + 1)
         numbers = numbers[~is_spoiled(numbers)]
         found = ranges(np.flatnonzero(self._rows_of_hit[numbers] == 0))

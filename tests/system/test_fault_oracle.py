@@ -161,9 +161,9 @@ def test_a_copy_is_right(rig, collector):
     assert pc.sum(pa.array(tally.records.values())).as_py() > 1500
 
 
-def test_a_spoiled_line_parts_no_hole(rig):
-    """It is no hit, so what is missing around it is missing in one piece, up to where a stream began again."""
-    tally = oracle.Tally(rig.service.hits)
+def test_a_spoiled_line_parts_no_hole():
+    """It is no hit: what is missing around it is missing in one piece, up to where a stream began again."""
+    tally = oracle.Tally(oracle.SpoiledHits())
     try:
         first, spoiled = oracle.SPOILED_IN // 2, oracle.SPOILED_IN - 1
         tally._count(np.array([n for n in range(1000) if n < first or n > spoiled + 50]))
