@@ -18,28 +18,6 @@ static int64_t most_text = INT64_C(1) << 30;
 #include <iostream>
 #include <iterator>
 
-// ---------------------------------------------------------------- allocations that fail
-
-static int64_t allocations_left = -1;  // negative: all succeed
-
-static void* allocated(size_t size, size_t alignment) {
-  if (allocations_left == 0) return nullptr;
-  if (allocations_left > 0) allocations_left -= 1;
-  if (alignment == 0) return std::malloc(size == 0 ? 1 : size);
-  return std::aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
-}
-
-void* operator new(size_t size) {
-  if (void* found = allocated(size, 0)) return found;
-  throw std::bad_alloc();
-}
-void* operator new(size_t size, std::align_val_t alignment, const std::nothrow_t&) noexcept {
-  return allocated(size, static_cast<size_t>(alignment));
-}
-void operator delete(void* at) noexcept { std::free(at); }
-void operator delete(void* at, size_t) noexcept { std::free(at); }
-void operator delete(void* at, std::align_val_t) noexcept { std::free(at); }
-
 // ---------------------------------------------------------------- judging
 
 #define REQUIRE(condition)                                                        \
@@ -190,7 +168,38 @@ static std::vector<Refused> require_alike(const std::string& text) {
   return refused;
 }
 
-// ---------------------------------------------------------------- want
+#ifdef KERNEL_FUZZ
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  std::string text(reinterpret_cast<const char*>(data), size);
+  text.push_back('\n');
+  require_alike(text);
+  return 0;
+}
+
+#else
+
+// ---------------------------------------------------------------- allocations that fail
+
+static int64_t allocations_left = -1;  // negative: all succeed
+
+static void* allocated(size_t size, size_t alignment) {
+  if (allocations_left == 0) return nullptr;
+  if (allocations_left > 0) allocations_left -= 1;
+  if (alignment == 0) return std::malloc(size == 0 ? 1 : size);
+  return std::aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
+}
+
+void* operator new(size_t size) {
+  if (void* found = allocated(size, 0)) return found;
+  throw std::bad_alloc();
+}
+void* operator new(size_t size, std::align_val_t alignment, const std::nothrow_t&) noexcept {
+  return allocated(size, static_cast<size_t>(alignment));
+}
+void operator delete(void* at) noexcept { std::free(at); }
+void operator delete(void* at, size_t) noexcept { std::free(at); }
+void operator delete(void* at, std::align_val_t) noexcept { std::free(at); }
 
 // Appends and finishes; what fails is tried again with memory. Whether an allocation failed.
 static bool starved_once(const std::string& text, int64_t left, const ArrowArray& expected) {
@@ -261,17 +270,6 @@ static void fill(const std::string& text) {
   kernel_free(kernel);
   std::cout << rows << " rows in " << batches << " batches\n";
 }
-
-#ifdef KERNEL_FUZZ
-
-extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  std::string text(reinterpret_cast<const char*>(data), size);
-  text.push_back('\n');
-  require_alike(text);
-  return 0;
-}
-
-#else
 
 int main(int count, char** arguments) {
   const std::string what = arguments[1];
