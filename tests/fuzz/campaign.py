@@ -12,8 +12,11 @@ import traceback
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
+import kernel_engine
 from fuzzing import Target, keep
 from targets import TARGETS
+
+from collector.decoder.kernel.library import absence
 
 ROUND_EXAMPLES = 1000
 MEMORY_BYTES = 8 << 30
@@ -22,18 +25,28 @@ MEMORY_BYTES = 8 << 30
 
 def main() -> int:
     arguments = _parser().parse_args()
+    targets = [TARGETS[name] for name in arguments.target or TARGETS]
+    engine = None
+    if TARGETS["kernel"] in targets:
+        engine = kernel_engine.start(
+            arguments.minutes, arguments.seed
+        )  # whose sanitizers map more than is there
+        if why := absence():
+            print(f"the twins are not compared: {why}")
+            targets.remove(TARGETS["kernel"])
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     chance = random.Random(arguments.seed)
-    targets = [TARGETS[name] for name in arguments.target or TARGETS]
     ends = time.monotonic() + 60 * arguments.minutes
     print(f"seed {arguments.seed}, targets {', '.join(target.name for target in targets)}", flush=True)
     rounds, found = 0, 0
-    while rounds == 0 or time.monotonic() < ends:
+    while targets and (rounds == 0 or time.monotonic() < ends):
         rounds += 1
         for target in targets:
             found += _round(target, chance.randrange(2**32))
             if time.monotonic() >= ends:
                 break
+    if engine is not None:
+        found += engine.finish(keep_more=arguments.keep)
     print(f"{rounds} rounds, {found} inputs failed")
     return 1 if found else 0
 
@@ -55,6 +68,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument(
         "--target", action="append", choices=sorted(TARGETS), help="may be given several times"
+    )
+    parser.add_argument(
+        "--keep", action="store_true", help="also inputs by which libFuzzer got further than by those kept"
     )
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32))
     return parser
