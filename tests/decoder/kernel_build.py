@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from collector.decoder.kernel.rows import shows_flags
 from collector.decoder.schema import WIRE_SCHEMA
 
 DRIVER = Path(__file__).with_name("kernel_driver.cpp")
@@ -35,7 +36,8 @@ def environment(folder: Path, schema: pa.Schema = WIRE_SCHEMA) -> dict[str, str]
     """With the schema in a file of this folder."""
     path = folder / "schema"
     path.write_text("\n".join(fields(pa.field("root", pa.struct(list(schema))))))
-    return {**os.environ, "KERNEL_SCHEMA": str(path), "ASAN_OPTIONS": "detect_leaks=1"}
+    given = {"KERNEL_SCHEMA": str(path), "KERNEL_SHOWS_FLAGS": " ".join(map(str, shows_flags(schema.names)))}
+    return {**os.environ, **given, "ASAN_OPTIONS": "detect_leaks=1"}
 
 
 def fields(field: pa.Field) -> Iterator[str]:

@@ -8,7 +8,9 @@
 // What it takes. A line is taken only if it is exactly what the schema says: a JSON object whose members are all
 // known, each value of its column's type, no member twice, no key twice in a map, valid UTF-8, nothing behind it.
 // Anything else is refused, and nothing of the line stays in the columns; Python then repairs the line and gives it
-// back, or keeps it as a reject. So what is rare or odd needs no code here: refusing is always right.
+// back, or keeps it as a reject. So what is rare or odd needs no code here: refusing is always right. Two oddities
+// are not rare, since every hit of a stream may have them, and are taken: a top-level member that the schema does not
+// know, whose text goes to the reserved map, and a boolean in a column of text that is to show it.
 //
 // The schema comes from outside, as an ArrowSchema: no name of a field stands in this file. A type is a line in
 // `kind_of` and a case in `value`, `append_null`, `truncate` and `describe`.
@@ -117,6 +119,7 @@ struct KernelResult {
   int64_t end;       // of the refused line, its LF not included
   int64_t position;  // of what was refused, in the text
   int64_t bytes;     // that the columns hold now
+  int64_t mended;    // of these rows: with something in the reserved map that was not sent there
 };
 
 // The values of a top-level column of fixed width, as they are until the next call.
@@ -139,6 +142,7 @@ constexpr int64_t MOST_TEXT = INT32_MAX - static_cast<int64_t>(PADDING);
 #endif
 constexpr int64_t FIRST_ROWS = 1024;
 constexpr int NO_MEMBER = -1;
+constexpr int MOST_DEPTH = 32;  // of a value that the schema does not know
 constexpr size_t MOST_MEMBERS = 512;
 
 // ---------------------------------------------------------------- memory
@@ -182,7 +186,8 @@ struct Type {
   std::vector<Type> children;
   std::vector<Key> keys;       // of a struct
   std::vector<int16_t> after;  // the member that last followed each one; [0] is the first
-  int reserved = NO_MEMBER;    // the member that only a repaired line may have
+  int reserved = NO_MEMBER;    // the map of a line's oddities, which only a repaired line may have itself
+  bool shows_flags = false;    // of a text: a boolean is shown, and is an oddity
 };
 
 // One Arrow array in the making. `rows` says how many values it has; all else follows from that.
@@ -580,14 +585,19 @@ constexpr std::array<double, 23> POWERS = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1
 
 inline bool is_digit(uint8_t byte) { return static_cast<uint8_t>(byte - '0') < 10; }
 
+inline bool is_word(uint8_t byte) {
+  return is_digit(byte) || static_cast<uint8_t>((byte | 0x20) - 'a') < 26 || byte == '_';
+}
+
 // ---------------------------------------------------------------- a line
 
 class Parser {
  public:
-  Parser(Seen& seen, const uint8_t* begin, const uint8_t* end, bool repaired)
-      : seen_(seen), at_(begin), end_(end), repaired_(repaired) {}
+  Parser(Seen& seen, Seen& spills, const uint8_t* begin, const uint8_t* end, bool repaired)
+      : seen_(seen), spills_(spills), at_(begin), end_(end), repaired_(repaired) {}
 
   int32_t code() const { return code_; }
+  bool mended() const { return mended_; }
   const uint8_t* at() const { return at_; }
 
   bool line(Type& type, Column& column) {
@@ -804,20 +814,35 @@ class Parser {
     } else {
       for (size_t previous = 0;;) {
         const int member = key(type, previous);
-        if (member == NO_MEMBER) return false;
-        uint64_t& word = given[static_cast<size_t>(member) / 64];
-        const uint64_t bit = 1ULL << (member % 64);
-        if ((word & bit) != 0) return refuse(KERNEL_DOUBLED);
-        word |= bit;
-        const size_t child = static_cast<size_t>(member);
-        if (!value(type.children[child], *column.children[child])) return false;
-        previous = child + 1;
+        if (member == NO_MEMBER) {
+          if (!unknown(type, column)) return false;
+        } else {
+          const size_t child = static_cast<size_t>(member);
+          uint64_t& word = given[child / 64];
+          const uint64_t bit = 1ULL << (child % 64);
+          if ((word & bit) != 0) return refuse(KERNEL_DOUBLED);
+          word |= bit;
+          if (type.children[child].shows_flags && (next() == 't' || *at_ == 'f')) {
+            if (!shown_flag(type, column, child)) return false;
+          } else if (!value(type.children[child], *column.children[child])) {
+            return false;
+          }
+          previous = child + 1;
+        }
         const uint8_t behind = next();
         ++at_;
         if (behind == '}') break;
         if (behind != ',') return --at_, refuse(KERNEL_SYNTAX);
         next();
       }
+    }
+    if (spilled_ && type.reserved != NO_MEMBER) {
+      const size_t child = static_cast<size_t>(type.reserved);
+      given[child / 64] |= 1ULL << (child % 64);
+      Column& map = *column.children[child];
+      map.offsets()[map.rows + 1] = static_cast<int32_t>(map.children[0]->rows);
+      end_value(map);
+      spilled_ = false;
     }
     for (size_t first = 0; first < type.children.size(); first += 64) {
       const size_t count = std::min<size_t>(64, type.children.size() - first);
@@ -828,6 +853,138 @@ class Parser {
       }
     }
     end_value(column);
+    return true;
+  }
+
+  // A member of the line that the schema does not know, of a plain name: its text goes to the reserved map. What is
+  // not so plain is refused, and the repair takes it apart.
+  bool unknown(Type& type, Column& column) {
+    if (code_ != KERNEL_UNKNOWN || type.reserved == NO_MEMBER || repaired_) return false;
+    code_ = KERNEL_DONE;
+    const uint8_t* name = ++at_;
+    while (is_word(*at_)) ++at_;
+    const uint8_t* end = at_;
+    if (end == name || *at_ != '"') return refuse(KERNEL_UNKNOWN);
+    ++at_;
+    if (next() != ':') return refuse(KERNEL_SYNTAX);
+    ++at_;
+    next();
+    const uint8_t* begin = at_;
+    if (!skip(MOST_DEPTH)) return false;
+    if (!is_utf8(begin, at_)) return refuse(KERNEL_ENCODING);
+    return spill(type, column, name, end, begin);
+  }
+
+  // A boolean in a column of text: shown as its text there, and kept as what it is.
+  bool shown_flag(Type& type, Column& column, size_t child) {
+    const uint8_t* begin = at_;
+    if (type.reserved == NO_MEMBER || repaired_ || !skip(0)) return refuse(KERNEL_TYPE);
+    if (!append_text(type.children[child], *column.children[child], begin, at_)) return refuse(KERNEL_NO_MEMORY);
+    const Key& key = type.keys[child];
+    const auto* name = reinterpret_cast<const uint8_t*>(key.token.data()) + 1;
+    return spill(type, column, name, name + key.length - 3, begin);
+  }
+
+  // An entry of the reserved map: from `begin` up to here is its value.
+  bool spill(Type& type, Column& column, const uint8_t* name, const uint8_t* name_end, const uint8_t* begin) {
+    const size_t child = static_cast<size_t>(type.reserved);
+    Type& entry = type.children[child].children[0];
+    Column& map = *column.children[child];
+    Column& entries = *map.children[0];
+    if (!has_room(type.children[child], map) || !has_room(entry, entries)) return refuse(KERNEL_NO_MEMORY);
+    if (!append_text(entry.children[0], *entries.children[0], name, name_end) ||
+        !append_text(entry.children[1], *entries.children[1], begin, at_))
+      return refuse(KERNEL_NO_MEMORY);
+    if (!spilled_) spills_.begin();
+    spilled_ = true;
+    mended_ = true;
+    if (!spills_.add(*entries.children[0], map.offsets()[map.rows])) return refuse(KERNEL_DOUBLED);
+    end_value(entries);
+    return true;
+  }
+
+  static bool append_text(const Type& type, Column& column, const uint8_t* from, const uint8_t* to) {
+    if (!has_room(type, column)) return false;
+    const size_t used = static_cast<size_t>(column.offsets()[column.rows]);
+    const size_t length = static_cast<size_t>(to - from);
+    if (used + length + PADDING > column.text.capacity && !column.text.grow(used, used + length + PADDING))
+      return false;
+    std::memcpy(column.text.at + used, from, length);
+    column.offsets()[column.rows + 1] = static_cast<int32_t>(used + length);
+    end_value(column);
+    return true;
+  }
+
+  // Passes a value of any type, which is looked at as closely as any other. Bytes over 127 are the caller's.
+  bool skip(int levels) {
+    switch (next()) {
+      case '"': ++at_; return skip_string();
+      case 't': return skip_word("true", 4);
+      case 'f': return skip_word("false", 5);
+      case 'n': return skip_word("null", 4);
+      case '{':
+      case '[': return levels > 0 ? skip_many(levels) : refuse(KERNEL_TYPE);
+      default: return skip_number();
+    }
+  }
+
+  bool skip_many(int levels) {
+    const bool named = *at_++ == '{';
+    const uint8_t last = named ? '}' : ']';
+    if (next() == last) return ++at_, true;
+    for (;;) {
+      if (named) {
+        if (next() != '"') return refuse(KERNEL_SYNTAX);
+        ++at_;
+        if (!skip_string()) return false;
+        if (next() != ':') return refuse(KERNEL_SYNTAX);
+        ++at_;
+      }
+      if (!skip(levels - 1)) return false;
+      const uint8_t behind = next();
+      ++at_;
+      if (behind == last) return true;
+      if (behind != ',') return --at_, refuse(KERNEL_SYNTAX);
+    }
+  }
+
+  // Behind the opening quote. Of escapes by number the repair knows more.
+  bool skip_string() {
+    for (;; ++at_) {
+      if (*at_ == '"') return ++at_, true;
+      if (*at_ < 0x20) return refuse(KERNEL_SYNTAX);
+      if (*at_ != '\\') continue;
+      ++at_;
+      if (*at_ == 'u') return refuse(KERNEL_ENCODING);
+      if (*at_ == 0 || std::strchr("\"\\/bfnrt", *at_) == nullptr) return refuse(KERNEL_SYNTAX);
+    }
+  }
+
+  bool skip_word(const char* word, size_t length) {
+    if (std::memcmp(at_, word, length) != 0) return refuse(KERNEL_SYNTAX);
+    at_ += length;
+    return true;
+  }
+
+  // Source: RFC 8259, section 6.
+  bool skip_number() {
+    at_ += *at_ == '-';
+    const uint8_t* whole = at_;
+    const auto run = [&] {
+      const uint8_t* begin = at_;
+      while (is_digit(*at_)) ++at_;
+      return at_ != begin;
+    };
+    if (!run() || (*whole == '0' && at_ - whole > 1)) return refuse(KERNEL_SYNTAX);
+    if (*at_ == '.') {
+      ++at_;
+      if (!run()) return refuse(KERNEL_SYNTAX);
+    }
+    if (*at_ == 'e' || *at_ == 'E') {
+      ++at_;
+      at_ += *at_ == '+' || *at_ == '-';
+      if (!run()) return refuse(KERNEL_SYNTAX);
+    }
     return true;
   }
 
@@ -922,9 +1079,12 @@ class Parser {
   }
 
   Seen& seen_;
+  Seen& spills_;
   const uint8_t* at_;
   const uint8_t* end_;
   bool repaired_;
+  bool spilled_ = false;  // the reserved map of this line has entries
+  bool mended_ = false;
   int32_t code_ = KERNEL_DONE;
 };
 
@@ -1077,6 +1237,7 @@ struct Kernel {
   std::shared_ptr<Pool> pool = std::make_shared<Pool>();
   std::unique_ptr<Columns> columns;
   Seen seen;
+  Seen spills;
   std::vector<uint8_t> last;  // lines that nothing stands behind
 
   Column& root() { return *columns->root; }
@@ -1105,8 +1266,11 @@ struct Kernel {
       last.resize(last.size() + PADDING);
       from = last.data();
     }
-    Parser parser(seen, from, from + (end - begin), repaired);
-    if (parser.line(type, root())) return true;
+    Parser parser(seen, spills, from, from + (end - begin), repaired);
+    if (parser.line(type, root())) {
+      result.mended += parser.mended();
+      return true;
+    }
     code = parser.code();
     result.begin = begin;
     result.end = end;
@@ -1121,11 +1285,13 @@ extern "C" {
 EXPORTED const char* kernel_source() { return KERNEL_SOURCE; }
 
 // NULL: the schema has a type that is not known here, or there is no memory. `reserved` is the place of the
-// top-level member that only repaired lines may have; -1: there is none.
-EXPORTED Kernel* kernel_new(const ArrowSchema* schema, int32_t reserved) try {
+// top-level map<utf8, utf8> that takes what is odd about a line; -1: there is none, and odd lines are refused.
+// `shows_flags`, one byte for each top-level member: not 0 for a text that shows booleans.
+EXPORTED Kernel* kernel_new(const ArrowSchema* schema, int32_t reserved, const uint8_t* shows_flags) try {
   auto kernel = std::make_unique<Kernel>();
   if (std::strcmp(schema->format, "+s") != 0 || !new_type(*schema, false, kernel->type)) return nullptr;
   kernel->type.reserved = reserved;
+  for (Type& child : kernel->type.children) child.shows_flags = *shows_flags++ != 0;
   kernel->take_columns();
   return kernel.release();
 } catch (const std::bad_alloc&) {

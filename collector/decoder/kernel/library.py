@@ -20,7 +20,7 @@ _INT32: Final = ctypes.c_int32
 class Result(ctypes.Structure):
     """``KernelResult`` of ``kernel.cpp``."""
 
-    _fields_ = [(name, _INT64) for name in ("rows", "next", "begin", "end", "position", "bytes")]
+    _fields_ = [(name, _INT64) for name in ("rows", "next", "begin", "end", "position", "bytes", "mended")]
 
 
 class View(ctypes.Structure):
@@ -32,7 +32,7 @@ class View(ctypes.Structure):
 _BUILD: Final = "python -m collector.decoder.kernel.build"
 
 _SIGNATURES: Final[dict[str, tuple[Any, list[Any]]]] = {
-    "kernel_new": (_POINTER, [_POINTER, _INT32]),
+    "kernel_new": (_POINTER, [_POINTER, _INT32, ctypes.c_char_p]),
     "kernel_free": (None, [_POINTER]),
     "kernel_append": (_INT32, [_POINTER, _POINTER, _INT64, _INT64, _INT32, ctypes.POINTER(Result)]),
     "kernel_truncate": (None, [_POINTER, _INT64]),

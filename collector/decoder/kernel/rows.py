@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import numpy as np
@@ -22,7 +22,7 @@ from collector.decoder.patch import patch
 from collector.decoder.plain import miscounted
 from collector.decoder.repair import UNREADABLE, Refusal, move_everything, repair
 from collector.decoder.rows import Appended, Reject
-from collector.decoder.schema import EXTRA, ID_COLUMNS, WIRE_SCHEMA
+from collector.decoder.schema import EXTRA, FIELD_KINDS, ID_COLUMNS, WIRE_SCHEMA, Text, Variant
 from collector.decoder.strict import Degree, Line
 from collector.errors import ProtocolError
 
@@ -38,6 +38,13 @@ _ARRAY_BYTES: Final = 80
 _PLACES: Final = {name: place for place, name in enumerate(WIRE_SCHEMA.names)}
 _ID_BYTES: Final = 16
 _INTEGER_BYTES: Final = 8
+
+
+def shows_flags(names: Iterable[str]) -> bytes:
+    """For each field whether its text shows booleans: odd, but all hits of a mobile site may have them."""
+    return bytes(
+        isinstance(kind := FIELD_KINDS.get(name), Text) and kind.variant is Variant.BOOLEAN for name in names
+    )
 
 
 def _thoroughly(line: Line) -> bytes | None:
@@ -59,7 +66,8 @@ class KernelRows:
         pa.struct(list(WIRE_SCHEMA))._export_to_c(ctypes.addressof(schema))  # noqa: SLF001 - as documented
         imported = pa.DataType._import_from_c  # noqa: SLF001
         try:
-            self._kernel = self._library.kernel_new(ctypes.addressof(schema), _PLACES[EXTRA])
+            shown = shows_flags(WIRE_SCHEMA.names)
+            self._kernel = self._library.kernel_new(ctypes.addressof(schema), _PLACES[EXTRA], shown)
         finally:
             imported(ctypes.addressof(schema))  # which gives it back
         if not self._kernel:
@@ -92,6 +100,7 @@ class KernelRows:
             before = self.rows
             refused = self._take(text.ctypes.data, len(text), at, repaired=False)
             line += self.rows - before
+            repaired += self._result.mended
             at = self._result.next
             if refused:
                 sent = memoryview(payload)[self._result.begin : self._result.end]
