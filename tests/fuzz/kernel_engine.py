@@ -36,7 +36,8 @@ class KernelEngine:
     """Runs from when it is made until ``finish``."""
 
     def __init__(self, compiler: str, minutes: float, seed: int) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="fuzz-kernel-", dir="/dev/shm"))
+        self._made = tempfile.TemporaryDirectory(prefix="fuzz-kernel-", dir="/dev/shm")
+        self._folder = Path(self._made.name)
         if against := compile_driver([compiler], self._folder / "fuzz", FLAGS):
             raise OSError(against)
         self._environment = environment(
@@ -67,7 +68,7 @@ class KernelEngine:
             print(f"kernel: kept as {self._keep('found', data)}", flush=True)
         if keep_more:
             self._keep_what_leads_further()
-        shutil.rmtree(self._folder)
+        self._made.cleanup()
         return max(len(found), int(self._process.returncode != 0))
 
     def _keep_what_leads_further(self) -> None:
@@ -98,7 +99,7 @@ def start(minutes: float, seed: int) -> KernelEngine | None:
         if shutil.which(compiler):
             try:
                 return KernelEngine(compiler, minutes, seed)
-            except OSError as error:
+            except OSError as error:  # as where there is clang, and not what its sanitizers need
                 print(error, flush=True)
     print(NO_CLANG, flush=True)
     return None
