@@ -34,7 +34,7 @@ def main() -> int:
         if why := absence():
             print(f"the twins are not compared: {why}")
             targets.remove(TARGETS["kernel"])
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, resource.getrlimit(resource.RLIMIT_AS)[1]))
     chance = random.Random(arguments.seed)
     ends = time.monotonic() + 60 * arguments.minutes
     print(f"seed {arguments.seed}, targets {', '.join(target.name for target in targets)}", flush=True)

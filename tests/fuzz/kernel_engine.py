@@ -49,17 +49,14 @@ class KernelEngine:
             (self._folder / "merged" / name).write_bytes(data)
         for name, data in {**LINES, **kept("decode")}.items():
             (self._folder / "seeds" / name).write_bytes(data)
-        self._process = subprocess.Popen(
-            self._command(f"-max_total_time={60 * minutes:.0f}", f"-seed={seed}", "new", "merged", "seeds"),
-            cwd=self._folder,
-            env=self._environment,
-            stderr=subprocess.PIPE,
-            text=True,
+        self._process = self._run(
+            f"-max_total_time={60 * minutes:.0f}", f"-seed={seed}", "new", "merged", "seeds"
         )
 
     def finish(self, *, keep_more: bool) -> int:
         """Gives how many inputs failed; they are in the corpus. *Blocks* until the time is over."""
-        said = self._process.communicate()[1]
+        self._process.wait()
+        said = (self._folder / "said").read_text(errors="replace")
         print("libFuzzer:", said.strip().splitlines()[-1], flush=True)
         found = [path.read_bytes() for path in (self._folder / "found").iterdir()]
         if found or self._process.returncode != 0:
@@ -72,21 +69,29 @@ class KernelEngine:
         return max(len(found), int(self._process.returncode != 0))
 
     def _keep_what_leads_further(self) -> None:
-        """Inputs that reach what no kept one reaches."""
+        """The smallest inputs that reach code that no kept one reaches."""
         before = set(os.listdir(self._folder / "merged"))
-        subprocess.run(
-            self._command("-merge=1", "merged", "seeds", "new"),
-            cwd=self._folder,
-            env=self._environment,
-            stderr=subprocess.DEVNULL,
-            check=True,
-        )
+        if self._run("-merge=1", "-use_counters=0", "merged", "seeds", "new").wait() != 0:
+            raise OSError((self._folder / "said").read_text(errors="replace")[-8000:])
         for path in (self._folder / "merged").iterdir():
             if path.name not in before:
                 self._keep("reaches", path.read_bytes())
 
-    def _command(self, *arguments: str) -> list[str]:
-        return ["./fuzz", "-artifact_prefix=found/", f"-max_len={MOST_BYTES}", "-timeout=20", *arguments]
+    def _run(self, *arguments: str) -> subprocess.Popen[bytes]:
+        bounds = ("-artifact_prefix=found/", f"-max_len={MOST_BYTES}", "-timeout=20")
+        with open(self._folder / "said", "wb") as said:
+            return subprocess.Popen(
+                [
+                    "prlimit",
+                    "--as=unlimited",
+                    "./fuzz",
+                    *bounds,
+                    *arguments,
+                ],  # sanitizers map more than there is
+                cwd=self._folder,
+                env=self._environment,
+                stderr=said,
+            )
 
     @staticmethod
     def _keep(label: str, data: bytes) -> Path:
