@@ -7,6 +7,7 @@ import os
 import resource
 import stat
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -155,6 +156,10 @@ def test_sigterm_under_full_load(make_rig):
 # ---------------------------------------------------------------- a file system that is really full
 
 
+FILL_S = 0.002
+"""How long anything that is given up stays free."""
+
+
 class SmallDisk:
     """A tmpfs in a mount namespace of its own, which one sleeping process holds; seen through /proc."""
 
@@ -173,9 +178,19 @@ class SmallDisk:
             pytest.skip(f"no mount namespace here: {reason}")
         self.folder = Path(f"/proc/{self._holder.pid}/root{folder}")
         self._filler = self.folder / "filler"
+        self._freed = threading.Event()
+        self._filling = threading.Thread(target=self._keep_full)
 
     def fill(self) -> None:
-        """To the last byte."""
+        """To the last byte, and whatever is given up from then on as well, until it is freed."""
+        self._fill()
+        self._filling.start()
+
+    def _keep_full(self) -> None:
+        while not self._freed.wait(FILL_S):
+            self._fill()
+
+    def _fill(self) -> None:
         with open(self._filler, "ab", buffering=0) as file:
             for size in (MIB, 4096, 1):
                 with contextlib.suppress(OSError):
@@ -183,9 +198,16 @@ class SmallDisk:
                         file.write(bytes(size))
 
     def free(self) -> None:
+        self._stop()
         self._filler.unlink()
 
+    def _stop(self) -> None:
+        self._freed.set()
+        if self._filling.is_alive():
+            self._filling.join()
+
     def close(self) -> None:
+        self._stop()
         self._holder.kill()
         self._holder.communicate(timeout=PATIENCE_S)
 
