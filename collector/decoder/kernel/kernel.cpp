@@ -562,7 +562,7 @@ class PlainNumbers {
 };
 
 // Whether the text, a JSON number, is one that a float64 gives back; the slow way, for few. Throws bad_alloc.
-bool exact_number(const char* at, const char* end, double& number) {
+bool exact_number(const uint8_t* at, const uint8_t* end, double& number) {
   const PlainNumbers plain;
   const std::string text(at, end);
   number = std::strtod(text.c_str(), nullptr);
@@ -580,10 +580,33 @@ bool exact_number(const char* at, const char* end, double& number) {
   return false;
 }
 
-constexpr std::array<double, 23> POWERS = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,  1e10, 1e11,
-                                           1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
+constexpr std::array<double, SURE_DIGITS + 1> POWERS = {1e0, 1e1, 1e2,  1e3,  1e4,  1e5,  1e6,  1e7,
+                                                        1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15};
 
 inline bool is_digit(uint8_t byte) { return static_cast<uint8_t>(byte - '0') < 10; }
+
+// The same for numbers of few digits and no exponent: all others are left to the slow way.
+bool short_number(const uint8_t* at, const uint8_t* end, double& number) {
+  const bool negative = *at == '-';
+  uint64_t sum = 0;
+  int digits = 0;
+  int fraction = 0;
+  bool behind = false;
+  for (at += negative; at < end; ++at) {
+    if (is_digit(*at)) {
+      if (++digits > SURE_DIGITS) return false;
+      sum = sum * 10 + (*at - '0');
+      fraction += behind;
+    } else if (*at == '.') {
+      behind = true;
+    } else {
+      return false;
+    }
+  }
+  number = static_cast<double>(sum) / POWERS[static_cast<size_t>(fraction)];  // both exact: it is rounded once
+  number = negative ? -number : number;
+  return true;
+}
 
 inline bool is_word(uint8_t byte) {
   return is_digit(byte) || static_cast<uint8_t>((byte | 0x20) - 'a') < 26 || byte == '_';
@@ -712,41 +735,12 @@ class Parser {
     return true;
   }
 
-  // Source of the grammar: RFC 8259, section 6.
   bool number(Type& type, Column& column) {
     const uint8_t* first = at_;
-    const bool negative = *at_ == '-';
-    at_ += negative;
-    const uint8_t* whole = at_;
-    uint64_t sum = 0;
-    int count = 0;
-    int fraction = 0;
-    const auto run = [&](int& counted) {
-      const uint8_t* begin = at_;
-      for (; is_digit(*at_); ++at_, ++counted)
-        if (count + fraction < SURE_DIGITS) sum = sum * 10 + (*at_ - '0');
-      return at_ != begin;
-    };
-    if (!run(count)) return refuse(KERNEL_TYPE);
-    if (*whole == '0' && count > 1) return refuse(KERNEL_SYNTAX);
-    if (*at_ == '.') {
-      ++at_;
-      if (!run(fraction)) return refuse(KERNEL_SYNTAX);
-    }
-    const bool scaled = *at_ == 'e' || *at_ == 'E';
-    if (scaled) {
-      ++at_;
-      at_ += *at_ == '+' || *at_ == '-';
-      int ignored = 0;
-      if (!run(ignored)) return refuse(KERNEL_SYNTAX);
-    }
+    if (*at_ != '-' && !is_digit(*at_)) return refuse(KERNEL_TYPE);
+    if (!skip_number()) return false;
     double result = 0;
-    if (!scaled && count + fraction <= SURE_DIGITS) {  // both exact, so the quotient is rounded once
-      result = static_cast<double>(sum) / POWERS[static_cast<size_t>(fraction)];
-      result = negative ? -result : result;
-    } else if (!exact_number(reinterpret_cast<const char*>(first), reinterpret_cast<const char*>(at_), result)) {
-      return refuse(KERNEL_RANGE);
-    }
+    if (!short_number(first, at_, result) && !exact_number(first, at_, result)) return refuse(KERNEL_RANGE);
     if (!has_room(type, column)) return refuse(KERNEL_NO_MEMORY);
     std::memcpy(column.values.at + column.rows * 8, &result, 8);
     end_value(column);
@@ -1145,13 +1139,13 @@ struct Columns {
   std::unique_ptr<Column> root;
   std::vector<std::unique_ptr<struct Exported>> exported;
   std::atomic<int64_t> held{0};
+  std::unique_ptr<Columns> next;  // of those in the pool: a list, since giving back must need no memory
 };
 
 // The columns that are not in use. Outlives the builder while Arrow still has some.
 struct Pool {
   std::mutex mutex;
-  std::vector<std::unique_ptr<Columns>> idle;
-  std::vector<std::unique_ptr<Columns>> lent;
+  std::unique_ptr<Columns> idle;
 };
 
 // What an ArrowArray points to.
@@ -1165,15 +1159,10 @@ struct Exported {
 
 // The last array that is let go of is never one of `exported`: who takes a child out has a copy of it.
 void give_back(Pool& pool, Columns* columns) {
-  const std::lock_guard<std::mutex> lock(pool.mutex);
   columns->exported.clear();
-  for (auto& lent : pool.lent)
-    if (lent.get() == columns) {
-      pool.idle.push_back(std::move(lent));  // has room: `finish` saw to that
-      std::swap(lent, pool.lent.back());
-      pool.lent.pop_back();
-      return;
-    }
+  const std::lock_guard<std::mutex> lock(pool.mutex);
+  columns->next = std::move(pool.idle);
+  pool.idle.reset(columns);
 }
 
 void release(ArrowArray* array) {
@@ -1246,9 +1235,9 @@ struct Kernel {
   void take_columns() {
     {
       const std::lock_guard<std::mutex> lock(pool->mutex);
-      if (!pool->idle.empty()) {
-        columns = std::move(pool->idle.back());
-        pool->idle.pop_back();
+      if (pool->idle != nullptr) {
+        columns = std::move(pool->idle);
+        pool->idle = std::move(columns->next);
       }
     }
     if (columns == nullptr) columns = std::make_unique<Columns>(type);
@@ -1359,14 +1348,7 @@ EXPORTED int32_t kernel_finish(Kernel* kernel, ArrowArray* array) try {
   Columns& columns = *kernel->columns;
   columns.exported.clear();
   prepare(kernel->type, *columns.root, columns, kernel->pool);
-  Pool& pool = *kernel->pool;
-  std::unique_ptr<Columns> full;
-  {
-    const std::lock_guard<std::mutex> lock(pool.mutex);
-    pool.lent.reserve(pool.lent.size() + 1);
-    pool.idle.reserve(pool.idle.size() + pool.lent.size() + 1);
-  }
-  full = std::move(kernel->columns);
+  std::unique_ptr<Columns> full = std::move(kernel->columns);
   try {
     kernel->take_columns();
   } catch (const std::bad_alloc&) {
@@ -1375,8 +1357,7 @@ EXPORTED int32_t kernel_finish(Kernel* kernel, ArrowArray* array) try {
   }
   size_t place = 0;
   describe(kernel->type, *columns.root, columns, place, *array);
-  const std::lock_guard<std::mutex> lock(pool.mutex);
-  pool.lent.push_back(std::move(full));
+  full.release();  // Arrow's now; `give_back` takes it
   return KERNEL_DONE;
 } catch (const std::bad_alloc&) {
   return KERNEL_NO_MEMORY;
