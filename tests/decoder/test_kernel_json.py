@@ -44,6 +44,7 @@ PLACES = {
     "a flag": b'{"javaEnabled":%b,"mobileAudioSupport":%b}',
     "a delimiter": b'{"mcAudiences":{"delim":%b},"hierarchies":{"h":{"delim":%b,"values":["a","b"]}}}',
     "an unknown field": b'{"new":%b,"exclude":{"new":[%b]}}',
+    "unknown fields alone": b'{"new":%b,"zip":"1","newer":{"a":[%b]}}',
 }
 WORDS = b"""null true false nul nullx NULL nulltrue tru truex TRUE falsee fals True None "" "5" [] {} [null]
     {"a":null} [[]] [{}] {"":{}} {"a":1} [1] ["a",1] {"a":"b","a":"c"} 'a' undefined""".split()
@@ -101,6 +102,13 @@ DOUBLES = [
     b'{"props":{%b}}' % b",".join(b'"k%d":"v"' % n for n in range(300)),
     b'{"extra":{"a":"b"},"extra":{"a":"b"}}',
     b'{"new":1,"new":2}',
+    b'{"new":1,"\\u006eew":2,"n w":3,"n w":4}',
+    b'{"new":{"a":1,"a":2},"New":[{"b":1,"b":2}]}',
+    b'{"mobileAudioSupport":true,"mobileAudioSupport":false}',
+    b'{"mobileAudioSupport":true,"mobileAudioSupport":"a","mobileVideoSupport":"b","mobileVideoSupport":false}',
+    b'{"extra":1,"new":2,"mobileAudioSupport":false,"zip":5}',
+    b"{%b}" % b",".join(b'"new%d":%d' % (n % 299, n) for n in range(300)),
+    b"{%b}" % b",".join(b'"new%d":%d' % (n, n) for n in range(300)),
 ]
 SHAPES = rb"""{}| {}|{} |{ }|{}{}|{},|{}]|{}x|{}null|{} {}|,{}|[{}]|{{}}|{,}|{"zip"}|{"zip":}|{:"1"}
 {"zip":"1",}|{,"zip":"1"}|{"zip":"1",,"ip":"2"}|{"zip":"1":"2"}|{"zip" "1"}|{"zip","1"}|{zip:1}|{'zip':'1'}
@@ -118,7 +126,7 @@ SHAPES = [*SHAPES.replace(b"\n", b"|").split(b"|"), b"{}\t", b"\xef\xbb\xbf{}", 
 BRACKETS = [(b"[", b"]"), (b'{"a":', b"}"), (b'[{"a":', b"}]"), (b"[", b""), (b'{"evars":', b"}")]
 NESTED = [
     opening * levels + middle + closing * levels
-    for levels in (1, 2, 5, 126, 127, 128, 129, 100_000)
+    for levels in (1, 2, 5, 31, 32, 33, 34, 126, 127, 128, 129, 100_000)
     for opening, closing in BRACKETS
     for middle in (b"null", b"")
 ]
