@@ -5,7 +5,8 @@
 //   kernel_driver full FILE       with room for little text in a batch
 //
 // The environment's KERNEL_SCHEMA names a file with a line per field, parents first: format, name, how many children
-// follow. With -DKERNEL_FUZZ it is a libFuzzer target. Whatever is not as it should be aborts.
+// follow; KERNEL_SHOWS_FLAGS has a 0 or 1 for each of the first level. With -DKERNEL_FUZZ it is a libFuzzer target.
+// Whatever is not as it should be aborts.
 
 #include <cstdint>
 

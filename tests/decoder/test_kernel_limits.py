@@ -49,7 +49,7 @@ def is_taken(*fields: pa.Field) -> bool:
     """Whether there is a kernel for a schema of these fields."""
     schema = (ctypes.c_byte * 72)()
     pa.struct(fields)._export_to_c(ctypes.addressof(schema))
-    kernel = load().kernel_new(ctypes.addressof(schema), -1, bytes(100))
+    kernel = load().kernel_new(ctypes.addressof(schema), -1, bytes(len(fields)))
     pa.DataType._import_from_c(ctypes.addressof(schema))  # gives it back
     if kernel:
         load().kernel_free(kernel)

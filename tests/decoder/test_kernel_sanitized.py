@@ -7,6 +7,8 @@ import os
 import random
 import re
 import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +21,9 @@ from twin_rig import bent, sample_lines, simulated_lines
 from collector.decoder.kernel.build import BuildError, compiler
 from collector.decoder.kernel.rows import KernelRows
 from collector.decoder.schema import WIRE_SCHEMA
+
+sys.path.append(str(Path(__file__).parents[1] / "fuzz"))
+from fuzzing import kept
 
 BENT = 3000
 
@@ -54,6 +59,7 @@ def lines(request, folder):
     found += [PLACES["text"].replace(b"%b", text) for text in STRINGS]
     found += [HIT[:at] for at in range(len(HIT))] + pool
     found += [bent(chance, chance.choice(pool)) for _ in range(BENT)]
+    found += b"\n".join(kept("kernel").values()).split(b"\n")
     path = folder / "lines"
     path.write_bytes(b"".join(line.replace(b"\n", b" ") + b"\n" for line in found))
     return path
