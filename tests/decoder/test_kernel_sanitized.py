@@ -109,9 +109,12 @@ def test_any_allocation_may_fail(driver, folder):
     keys = b",".join(b'"key %d":"v"' % n for n in range(400))
     product = b'{"products":[{"name":"%b","revenue":0.12345678901234567,"events":{"e":[{"unique":"u"}]}}]}'
     lines = [product % (b"n" * 200), b'{"zip":1}', b'{"props":{%b},"zip":"\\u00e9"}' % keys, b"{}"]
+    lines += [
+        b'{%b,"mobileAudioSupport":true}' % b",".join(b'"new%d":[{"a":"%d"}]' % (n, n) for n in range(400))
+    ]
     lines += [b'{"hitIdLow":%d,"zip":null,"javaEnabled":true,"geoDMA":1}' % n for n in range(1100)]
     few.write_bytes(b"".join(line + b"\n" for line in [*lines, product]))
-    names = ("zip", "props", "products", "hitIdLow", "javaEnabled", "geoDMA", "extra")
+    names = ("zip", "props", "products", "hitIdLow", "javaEnabled", "geoDMA", "mobileAudioSupport", "extra")
     schema = pa.schema([WIRE_SCHEMA.field(name) for name in names])
     said = re.fullmatch(r"(\d+) allocations, each failed once\n", run(driver, "starve", few, schema=schema))
     assert int(said[1]) > 100
