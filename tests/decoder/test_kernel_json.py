@@ -43,7 +43,9 @@ PLACES = {
     "a map": b'{"evars":{"evars":{"evar1":%b}},"props":{"prop1":%b}}',
     "a flag": b'{"javaEnabled":%b,"mobileAudioSupport":%b}',
     "a delimiter": b'{"mcAudiences":{"delim":%b},"hierarchies":{"h":{"delim":%b,"values":["a","b"]}}}',
-    "an unknown field": b'{"new":%b,"exclude":{"new":[%b]}}',
+    "an unknown field": b'{"new":%b}',
+    "an unknown field's inside": b'{"new":[{"a":%b,"b":[%b]},%b],"zip":"1"}',
+    "an unknown member": b'{"new":%b,"exclude":{"new":[%b]}}',
     "unknown fields alone": b'{"new":%b,"zip":"1","newer":{"a":[%b]}}',
 }
 WORDS = b"""null true false nul nullx NULL nulltrue tru truex TRUE falsee fals True None "" "5" [] {} [null]
@@ -156,13 +158,15 @@ def test_powers_of_two():
     _judge([_at("an amount", power) for power in POWERS])
 
 
-@pytest.mark.parametrize("place", ["text", "a map", "an integer", "an unknown field"])
+@pytest.mark.parametrize("place", ["text", "a map", "an integer", *list(PLACES)[-3:]])
 def test_strings(place):
     """Every control character raw and escaped, every escape, halves of pairs, UTF-8 that is none."""
     _judge([_at(place, text) for text in STRINGS])
 
 
-@pytest.mark.parametrize("place", [b'{"props":{%b:"v"}}', b"{%b:1}", b'{"exclude":{%b:"v"}}'])
+@pytest.mark.parametrize(
+    "place", [b'{"props":{%b:"v"}}', b"{%b:1}", b'{"new":{%b:1}}', b'{"exclude":{%b:"v"}}']
+)
 def test_names(place):
     """The same as keys of a map and as members."""
     _judge([place % text for text in STRINGS])
