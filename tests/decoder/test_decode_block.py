@@ -143,6 +143,12 @@ def test_more_rows_than_a_batch_holds():
     assert found.hours.tolist()[-2] == (COLLECTED_S - 4998) // 3600
 
 
+def test_records_that_are_not_as_documented_are_counted():
+    """Each once, whatever is odd about it and whoever mends it; rejects are counted elsewhere."""
+    odd = [b'{"new":1,"newer":[2]}', b'{"mobileAudioSupport":true,"new":1}', b'{"zip":5}', b'{"extra":{}}']
+    assert decoded(*odd, b'{"zip":"5"}', b"junk", b"{}").repaired == len(odd)
+
+
 def test_the_same_block_gives_the_same_rows():
     """Whenever and wherever it is run again."""
     odd = b'{"zip":5,"new":1,"props":{"a":"1","b":"2","a":"3"}}'

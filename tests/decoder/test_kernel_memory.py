@@ -44,6 +44,16 @@ def test_columns_are_used_again_when_arrow_has_let_go_of_them():
     assert len(set(map(frozenset, seen))) == 2
 
 
+def test_all_columns_that_came_back_are_used_again():
+    """However many were lent at a time: all but the set that was open meanwhile were lent before."""
+    rows = KernelRows()
+    before = [group(rows) for _ in range(6)]
+    seen = set().union(*map(places, before))
+    del before
+    after = [group(rows) for _ in range(7)]
+    assert seen < set().union(*map(places, after))
+
+
 def test_columns_that_arrow_holds_are_not_touched():
     """As many sets as there are batches; each batch stays what it was."""
     rows = KernelRows()
