@@ -144,6 +144,8 @@ def _record(
 ) -> None:
     outcome = benchmark.pedantic(contest, rounds=1, iterations=1)
     rows = pa.concat_tables(map(pq.read_table, outcome.parquet)) if outcome.parquet else pa.table({})
+    assert rows.num_rows == hits
+    assert _differences(rows, sample, outcome.unclaimed) == []
     benchmark.extra_info.update(
         hits=hits,
         rows=rows.num_rows,
@@ -154,8 +156,6 @@ def _record(
         settings=outcome.settings,
         lacks=outcome.lacks,
     )
-    assert rows.num_rows == hits
-    assert _differences(rows, sample, outcome.unclaimed) == []
 
 
 def _collector(source: Path, hits: int, start_us: float, name: str) -> Contest:

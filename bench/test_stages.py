@@ -43,9 +43,9 @@ from collector.decoder.columns import Int64s, read_lines, trapped_lines, unfit_r
 from collector.decoder.decode import BlockDecoder, Decoded
 from collector.decoder.kernel.rows import KernelRows
 from collector.decoder.parquet import WAITING_BYTES
-from collector.decoder.partfile import _writer, staged_file
+from collector.decoder.partfile import part_writer, staged_file
 from collector.decoder.patch import patch
-from collector.decoder.plain import PlainRows, _split, line_ends
+from collector.decoder.plain import PlainRows, line_ends, split_lines
 from collector.decoder.repair import repair
 from collector.decoder.rows import OpenRows
 from collector.decoder.schema import HITS_SCHEMA
@@ -105,7 +105,7 @@ def cut(blocks: list[Payload]) -> list[Lines]:
     found = []
     for block, payload in blocks:
         ends = line_ends(payload, block)
-        found.append(Lines(payload, ends, _split(payload, ends)))
+        found.append(Lines(payload, ends, split_lines(payload, ends)))
     return found
 
 
@@ -200,7 +200,7 @@ def touch(reader: JournalReader, blocks: Iterable[Block]) -> None:
 
 @stage("line borders")
 def test_line_borders(cpu, blocks, hits):
-    cpu(each(lambda block, payload: _split(payload, line_ends(payload, block)), blocks), hits=hits)
+    cpu(each(lambda block, payload: split_lines(payload, line_ends(payload, block)), blocks), hits=hits)
 
 
 @stage("strict")
@@ -284,7 +284,7 @@ def hashed(folder: Path, file: StagedFile) -> StagedFile:
 def encoded(groups: Iterable[pa.Table]) -> int:
     """With a share's settings and row groups, into memory, all hours in one file; gives its size."""
     file = io.BytesIO()
-    writer = _writer(file, HITS_SCHEMA)
+    writer = part_writer(file, HITS_SCHEMA)
     for table in groups:
         writer.write_table(table, row_group_size=table.num_rows)
     writer.close()

@@ -16,7 +16,7 @@ from isal import igzip, igzip_lib
 from bench.peers.contest import compete
 from collector.core.messages import Block, BlockFlag
 from collector.decoder.decode import decode_block
-from collector.decoder.partfile import _writer
+from collector.decoder.partfile import part_writer
 from collector.decoder.schema import HITS_SCHEMA
 from collector.reader.inflate import PIECE_BYTES
 
@@ -24,7 +24,7 @@ from collector.reader.inflate import PIECE_BYTES
 def convert(source: Path, target: Path) -> None:
     for _ in _pieces(source):
         pass
-    with open(target, "wb") as file, _writer(file, HITS_SCHEMA) as writer:
+    with open(target, "wb") as file, part_writer(file, HITS_SCHEMA) as writer:
         table = columns(source)
         writer.write_table(table, row_group_size=table.num_rows)
 

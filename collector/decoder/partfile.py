@@ -105,7 +105,7 @@ class PartFile:
     def _opened(self) -> pq.ParquetWriter:
         if self._writer is None:
             self._file = self._disk.create_writer(self._folder / self.name, self._mode)
-            self._writer = _writer(self._file, self._schema)
+            self._writer = part_writer(self._file, self._schema)
         return self._writer
 
     def _check(self) -> None:
@@ -119,7 +119,8 @@ class PartFile:
             raise StorageError(f"{path} was written with {self.rows} rows and reads back with {rows}")
 
 
-def _writer(file: Any, schema: pa.Schema) -> pq.ParquetWriter:
+def part_writer(file: Any, schema: pa.Schema) -> pq.ParquetWriter:
+    """As every part is written."""
     dictionaries: Any = [leaf for leaf, _ in leaves(schema) if leaf not in _NO_DICTIONARY]
     statistics = [leaf for leaf, kind in leaves(schema) if leaf in _STATISTICS or pa.types.is_timestamp(kind)]
     return pq.ParquetWriter(

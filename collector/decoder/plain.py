@@ -48,7 +48,7 @@ class PlainRows:
 
     def append(self, payload: Line, block: Block, degree: Degree) -> Appended:
         ends = line_ends(payload, block)
-        sent = _split(payload, ends)
+        sent = split_lines(payload, ends)
         work = _Work(sent, list(range(len(sent))), list(sent))
         odd = work.patch(misfits(sent, degree), degree)
         work.rewrite(sorted({*odd, *trapped_lines(payload, ends)}), repair)
@@ -157,7 +157,7 @@ def miscounted(payload: Line, block: Block) -> ProtocolError:
     )
 
 
-def _split(payload: Line, ends: Int64s) -> list[Line]:
+def split_lines(payload: Line, ends: Int64s) -> list[Line]:
     view = memoryview(payload)
     lines: list[Line] = []
     begin = 0

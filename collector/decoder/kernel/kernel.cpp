@@ -1290,8 +1290,8 @@ EXPORTED Kernel* kernel_new(const ArrowSchema* schema, int32_t reserved, const u
 EXPORTED void kernel_free(Kernel* kernel) { delete kernel; }
 
 // Appends the lines of `text` from `begin` on, up to the first that is refused. Every line ends in LF.
-EXPORTED int32_t kernel_append(Kernel* kernel, const uint8_t* text, int64_t length,
-                                                             int64_t begin, int32_t repaired, KernelResult* result) {
+EXPORTED int32_t kernel_append(Kernel* kernel, const uint8_t* text, int64_t length, int64_t begin, int32_t repaired,
+                               KernelResult* result) {
   Column& root = kernel->root();
   const int64_t before = root.rows;
   int64_t rows = before;
@@ -1331,9 +1331,7 @@ EXPORTED int32_t kernel_append(Kernel* kernel, const uint8_t* text, int64_t leng
 }
 
 // Forgets all rows from `rows` on.
-EXPORTED void kernel_truncate(Kernel* kernel, int64_t rows) {
-  truncate(kernel->type, kernel->root(), rows);
-}
+EXPORTED void kernel_truncate(Kernel* kernel, int64_t rows) { truncate(kernel->type, kernel->root(), rows); }
 
 // Of a top-level column of numbers.
 EXPORTED void kernel_view(Kernel* kernel, int32_t place, KernelView* view) {
