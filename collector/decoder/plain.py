@@ -79,7 +79,7 @@ class PlainRows:
     def take(self) -> pa.RecordBatch:
         batches, self._batches, self._firsts = self._batches, [], []
         self.rows = self.nbytes = 0
-        batch: pa.RecordBatch = pa.concat_batches(batches)  # type: ignore[attr-defined]
+        batch: pa.RecordBatch = pa.Table.from_batches(batches).combine_chunks().to_batches()[0]
         return batch
 
 
