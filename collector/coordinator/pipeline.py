@@ -72,6 +72,8 @@ class Pipeline:
         self._idle = asyncio.Event()
         self._draining = False
         self._stopping = False
+        self._over = False
+        """A decoder ended the collector: nothing is ordered any more."""
         ledger = committer.ledger
         self.batching = Batching(limits, ledger.totals, ledger.last_batch)
         self.decoded_records = 0
@@ -132,6 +134,9 @@ class Pipeline:
             self._children[number] = child
             try:
                 await self._listen(number, child, intensity)
+            except BaseException:
+                self._over = True
+                raise
             finally:
                 death = await child.reap()  # before anybody else gets its work
                 del self._children[number]
@@ -255,6 +260,8 @@ class Pipeline:
 
     def _pump(self) -> None:
         """Carry out all that can be done now."""
+        if self._over:
+            return
         self._carry_out()
         if self._draining and not self.batching.waiting_blocks:
             self.batching.close()

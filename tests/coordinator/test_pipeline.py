@@ -17,6 +17,7 @@ from collector.core.messages import (
     Claims,
     ConnectionRow,
     Decode,
+    Failed,
     Keep,
     Poisoned,
     Ready,
@@ -28,7 +29,7 @@ from collector.core.messages import (
 from collector.core.poison import FORGIVEN_LIMIT
 from collector.core.resends import ResendIndex
 from collector.core.supervision import RESTART_LIMIT, Death, Phase, ProgressSnapshot
-from collector.errors import ChildFailedError
+from collector.errors import ChildFailedError, ChildReportedError, ExitCode
 
 CONNECTIONS = StageConnections(
     1, 1, (ConnectionRow(kind="gap", connection=0, began_us=1, ended_us=2),), Totals()
@@ -235,6 +236,26 @@ async def test_a_drain_closes_the_batch_once_everything_is_handed_out(stage):
         await stage.settled()
     await drained
     assert stage.commits.batches == [(1, 7)]
+
+
+def test_blocks_that_come_after_a_decoder_ended_the_collector_wait_in_the_journal():
+    """Its reason ends the collector, and nothing that the others do until they have ended hides it."""
+
+    async def run() -> None:
+        stage = Rehearsal(2)
+        await stage.settled()
+        stage.pipeline.accepted((block(1),))
+        broken = next(decoder for decoder in stage.decoders if decoder.orders(Decode))
+        broken.says.put_nowait(Failed(ExitCode.STORAGE, "the disk is read-only"))
+        for decoder in stage.decoders:
+            decoder.reaped.set()
+        await stage.settled()
+        stage.pipeline.accepted((block(2), block(3)))
+        with pytest.raises(ExceptionGroup) as failure:
+            await stage.task
+        assert failure.group_contains(ChildReportedError, match="read-only")
+
+    asyncio.run(run())
 
 
 def test_a_decoder_that_keeps_dying_ends_the_pipeline():
