@@ -201,7 +201,8 @@ def name_of(figure: Figure) -> str:
 def size_of(figure: Figure) -> str:
     """A share of hits is shown in percent."""
     if figure.group == ODD:
-        return ", ".join(f"{value:.0%}" for value in figure.params.values())
+        shown = (value if isinstance(value, str) else f"{value:.0%}" for value in figure.params.values())
+        return ", ".join(shown)
     return figure.label
 
 

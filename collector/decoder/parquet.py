@@ -28,8 +28,11 @@ from collector.storage.fs import Disk
 from collector.storage.ids import write_run
 from collector.storage.layout import SCHEMA_VERSION, part_path
 
-WAITING_BYTES: Final = 64 << 20
-"""Arrow memory of rows of a share that are not written yet; then its largest file gets a row group."""
+WAITING_BYTES: Final = 24 << 20
+"""Arrow memory of rows of a share that are not written yet; then its largest file gets a row group.
+
+Source: at full rate 14.9 us a hit and 550 MB in all processes; with 64 MiB 15.8 us and 890 MB.
+"""
 
 _ROWS_A_SLICE: Final = 100
 """Rows of an hour that stand together in so many or more are not copied (2.7 us a row)."""
