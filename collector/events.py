@@ -208,7 +208,7 @@ EVENTS: Final[Mapping[str, Event]] = {
     "child.started": Event("info", "A child process is up.", _CHILD),
     "decoder.plain": Event(
         "info",
-        "A decoder works without the compiled kernel: the same rows for three times the time.",
+        "A decoder works without the compiled kernel: the same rows for about twice the CPU time.",
         {"name": "which one", "reason": "why"},
     ),
     "child.died": Event(
