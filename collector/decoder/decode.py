@@ -63,11 +63,6 @@ class BlockDecoder:
         self._open = open_rows or PlainRows()
         self._group = RowGroup(self._open, instance)
 
-    @property
-    def name(self) -> str:
-        """Which of the twins it is."""
-        return self._open.name
-
     def decode(
         self, payload: Line, block: Block, *, degree: Degree = Degree.USUAL, first_line: int = 0
     ) -> Decoded:

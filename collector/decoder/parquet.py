@@ -22,7 +22,7 @@ from collector.core.messages import BlockDone, ConnectionRow, FileKind, Stage, S
 from collector.decoder.columns import Flags, Int64s, Uint64s
 from collector.decoder.decode import Decoded, Span
 from collector.decoder.partfile import PartFile, staged_file
-from collector.decoder.rows import DAY_US, S_US, ArrowArray
+from collector.decoder.rows import DAY_US, S_US, ArrowArray, RowGroup
 from collector.decoder.schema import CONNECTIONS_SCHEMA, HITS_SCHEMA, REJECTS_SCHEMA, RESENDS_SCHEMA
 from collector.storage.fs import Disk
 from collector.storage.ids import write_run
@@ -119,6 +119,8 @@ class Share:
         """By kind and first hour."""
         self._added: list[tuple[Decoded, Flags]] = []
         """Blocks whose rows are in no file yet, and which of these rows are to be in one."""
+        self._groups: set[RowGroup] = set()
+        """Of these rows. Beside them, since blocks may be many and the size is asked for at each."""
         self._kept: list[tuple[Uint64s, Uint64s]] = []
         self._others: list[str] = []
         self._connections: list[tuple[int, int]] = []
@@ -135,6 +137,7 @@ class Share:
         dropped = np.flatnonzero(decoded.has_id)[drop]
         kept[dropped] = False
         self._added.append((decoded, kept))
+        self._groups.update(span.group for span in decoded.spans)
         self._add_rejects(decoded, seq)
         self._add_resends(decoded, dropped, seq)
         if not self._connections or self._connections[-1][1] != connection:
@@ -190,12 +193,12 @@ class Share:
 
     @property
     def _waiting_bytes(self) -> int:
-        groups = {span.group for decoded, _ in self._added for span in decoded.spans}
-        return sum(part.waiting_bytes for part in self._parts.values()) + sum(g.nbytes for g in groups)
+        parts = sum(part.waiting_bytes for part in self._parts.values())
+        return parts + sum(group.nbytes for group in self._groups)
 
     def _file(self) -> None:
         """Give each file the rows of its hour."""
-        added, self._added = self._added, []
+        added, self._added, self._groups = self._added, [], set()
         for rows in _in_a_row(added):
             self._file_rows(rows)
 

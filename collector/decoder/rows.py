@@ -87,7 +87,6 @@ class OpenRows(Protocol):
 class Piece:
     """Rows of one block in a group."""
 
-    rows: int
     block: Block
     lines: Int32s
     """Of the block."""
@@ -115,7 +114,7 @@ class RowGroup:
     def add(self, block: Block, lines: Int32s, first: int) -> Piece:
         """Say where the rows from ``first`` on are from, which were just appended."""
         received_us = _received_us(*self._open.numbers("receivedTimeGMT", first), block)
-        piece = Piece(len(lines), block, lines, received_us)
+        piece = Piece(block, lines, received_us)
         self._pieces.append(piece)
         return piece
 
@@ -129,7 +128,7 @@ class RowGroup:
 
 def finish(batch: pa.RecordBatch, pieces: list[Piece], instance: str) -> pa.RecordBatch:
     """Add the collector's columns to rows of ``WIRE_SCHEMA``."""
-    counts = [piece.rows for piece in pieces]
+    counts = [len(piece.lines) for piece in pieces]
 
     def of_blocks(name: str) -> Int64s:
         return np.repeat(np.array([getattr(piece.block, name) for piece in pieces], np.int64), counts)
