@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Final
 
 from collector.events import EVENTS
-from collector.settings_table import SECTIONS, SPECS, Spec, environment_name, format_value
+from collector.settings_kinds import Spec, format_value
+from collector.settings_table import SECTIONS, SPECS, environment_name
 
 _CONFIGURATION: Final = """# Configuration
 

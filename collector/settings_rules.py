@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
-from collector.settings_table import NAME_PATTERN, format_value
-from collector.settings_table import Kind as _Kind
+from collector.settings_kinds import NAME_PATTERN, format_value
+from collector.settings_kinds import Kind as _Kind
 from collector.settings_values import is_loopback
 
 FLOOR_S: Final = 60.0

@@ -5,114 +5,44 @@ metadata is its ``Spec``, and ``collector.settings`` fills the frozen objects fr
 A number's unit is in its name: ``_s`` seconds, ``_bytes`` bytes.
 """
 
-# ruff: noqa: RUF009 - ``_setting`` is ``dataclasses.field``
+# ruff: noqa: RUF009 - ``setting`` is ``dataclasses.field``
 
 from __future__ import annotations
 
 import dataclasses
-import enum
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
 
-KIB: Final = 1024
-MIB: Final = 1024 * KIB
-GIB: Final = 1024 * MIB
-TIB: Final = 1024 * GIB
-NAME_PATTERN: Final = r"[A-Za-z0-9_-]{1,64}"
-"""Of a stream: it becomes a folder's name and a path key, so nothing in it can lead elsewhere."""
-
-
-class Kind(enum.Enum):
-    """How a value is written. The value is what it is called in messages and in the reference."""
-
-    TEXT = "text"
-    NAME = f"a name of the form {NAME_PATTERN}"
-    URL = "http:// or https:// address"
-    PATH = "path"
-    CHOICE = "one of"
-    COUNT = "integer"
-    SIZE = 'bytes: integer or text such as "8 GiB"'
-    SECONDS = "seconds: number"
-    SECONDS_OR_AUTO = 'seconds: number, or "auto"'
-    MODE = 'file mode: octal such as "0644"'
-    HOSTS = "list of host names"
-    ADDRESS = 'host:port, or "off"'
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Spec:
-    """One row of the table."""
-
-    kind: Kind
-    default: Any
-    """``None``: see ``doc`` for what stands in for it."""
-    doc: str
-    minimum: float | None = None
-    maximum: float | None = None
-    choices: tuple[str, ...] = ()
-    flag: str = ""
-    """The command-line option that sets it; every key can also be given with ``--set``."""
-
-    def allowed(self) -> str:
-        """What is allowed, in words that complete "allowed: ..."."""
-        if self.choices:
-            return "one of " + ", ".join(self.choices)
-        if self.minimum is None:
-            return self.kind.value
-        bounds = (self.minimum, self.maximum)
-        low, high = (format_value(self.kind, bound) for bound in bounds)
-        return f"{self.kind.value}, from {low} to {high}"
-
-
-def format_value(kind: Kind, value: Any) -> str:
-    """The shortest text that reads back as ``value``."""
-    if kind is Kind.MODE:
-        return f"{int(value):04o}"
-    if kind is Kind.SIZE:
-        return _format_size(int(value))
-    if isinstance(value, float) and value == int(value):
-        return str(int(value))
-    return str(value)
-
-
-def _format_size(size: int) -> str:
-    for unit, name in ((TIB, "TiB"), (GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")):
-        if size >= unit and size % unit == 0:
-            return f"{size // unit} {name}"
-    return str(size)
-
-
-def _setting(kind: Kind, default: Any, doc: str, **more: Any) -> Any:
-    return dataclasses.field(metadata={"spec": Spec(kind, default, doc, **more)})
+from collector.settings_kinds import GIB, KIB, MIB, TIB, Kind, Spec, setting
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Stream:
     """The endpoint."""
 
-    url: str = _setting(
+    url: str = setting(
         Kind.URL,
         None,
         "The stream's address, ending in its name. Its own query is kept. Required by `run`. Plain `http://` "
         "is accepted for loopback hosts only.",
         flag="--url",
     )
-    name: str = _setting(
+    name: str = setting(
         Kind.NAME,
         None,
         "What the stream is called in paths. By default the last path segment of `stream.url`, else the only "
         "one in the output folder's `.state` (`decode`: `files`).",
         flag="--stream",
     )
-    max_connections: int = _setting(
+    max_connections: int = setting(
         Kind.COUNT,
         1,
         "Sent as `maxConnections`: the same value on every client of the stream.",
         minimum=1,
         maximum=8,
     )
-    allowed_hosts: tuple[str, ...] = _setting(
+    allowed_hosts: tuple[str, ...] = setting(
         Kind.HOSTS,
         None,
         "Hosts a redirect may lead to: these names and whatever is below them. By default the host of "
@@ -124,12 +54,12 @@ class Stream:
 class Auth:
     """Where tokens come from; the secrets themselves come from the environment only."""
 
-    token_url: str = _setting(
+    token_url: str = setting(
         Kind.URL,
         "https://ims-na1.adobelogin.com/ims/token/v3",
         "The token endpoint of OAuth Server-to-Server. Not used with a static token.",
     )
-    scope: str = _setting(
+    scope: str = setting(
         Kind.TEXT,
         "openid,AdobeID,additional_info.projectedProductContext",
         "The scopes asked for, as the project in the Adobe Developer Console lists them.",
@@ -140,7 +70,7 @@ class Auth:
 class Reconnect:
     """When the next request may be sent."""
 
-    wait_s: float = _setting(
+    wait_s: float = setting(
         Kind.SECONDS,
         60.0,
         "The floor: no request within this time of the last moment a connection was, or may have been, held. "
@@ -148,14 +78,14 @@ class Reconnect:
         minimum=0.05,
         maximum=3600,
     )
-    on_refusal: Literal["exit", "retry"] = _setting(
+    on_refusal: Literal["exit", "retry"] = setting(
         Kind.CHOICE,
         "exit",
         "After a refusal that waiting does not cure (400, 404, 405, 406, 424, 505): leave with exit code 3, "
         "or ask again every 15 x `wait_s`.",
         choices=("exit", "retry"),
     )
-    idle_timeout_s: float | Literal["auto"] = _setting(
+    idle_timeout_s: float | Literal["auto"] = setting(
         Kind.SECONDS_OR_AUTO,
         "auto",
         "How long a connection may be silent before it counts as broken. `auto`: 300 where the ten minutes "
@@ -169,10 +99,10 @@ class Reconnect:
 class Parts:
     """When a batch is closed and becomes visible as Parquet."""
 
-    max_age_s: float = _setting(
+    max_age_s: float = setting(
         Kind.SECONDS, 60.0, "A batch is closed at this age.", minimum=0.1, maximum=86_400
     )
-    max_bytes: int = _setting(
+    max_bytes: int = setting(
         Kind.SIZE, GIB, "A batch is closed at this many bytes of journal.", minimum=64 * KIB, maximum=64 * GIB
     )
 
@@ -181,35 +111,35 @@ class Parts:
 class Journal:
     """What was accepted and is not yet in Parquet."""
 
-    durability: Literal["disk", "memory"] = _setting(
+    durability: Literal["disk", "memory"] = setting(
         Kind.CHOICE,
         "disk",
         "`disk` survives the host; `memory` (/dev/shm) survives every process, not the host. For `decode` "
         "the default is `memory`.",
         choices=("disk", "memory"),
     )
-    max_bytes: int = _setting(
+    max_bytes: int = setting(
         Kind.SIZE,
         8 * GIB,
         "At this size the transfer is paused until parts are committed.",
         minimum=256 * KIB,
         maximum=16 * TIB,
     )
-    reserve_bytes: int = _setting(
+    reserve_bytes: int = setting(
         Kind.SIZE,
         GIB,
         "With less than this free on the disk the transfer is paused.",
         minimum=0,
         maximum=16 * TIB,
     )
-    max_record_bytes: int = _setting(
+    max_record_bytes: int = setting(
         Kind.SIZE,
         16 * MIB,
         "A longer record becomes one reject with its first MiB, length and hash.",
         minimum=KIB,
         maximum=256 * MIB,
     )
-    segment_bytes: int = _setting(
+    segment_bytes: int = setting(
         Kind.SIZE,
         64 * MIB,
         "Size of one segment file, a multiple of 4 KiB.",
@@ -222,7 +152,7 @@ class Journal:
 class Decode:
     """How records become rows."""
 
-    kernel: Literal["auto", "off"] = _setting(
+    kernel: Literal["auto", "off"] = setting(
         Kind.CHOICE,
         "auto",
         "`auto` decodes with the compiled kernel where it was built; `off` the plain way, which gives "
@@ -235,10 +165,10 @@ class Decode:
 class Resends:
     """How long a hit's id is remembered, so that the service's duplicates are dropped."""
 
-    window_s: float = _setting(
+    window_s: float = setting(
         Kind.SECONDS, 1800.0, "In seconds of held connection.", minimum=0, maximum=604_800
     )
-    max_ids: int = _setting(
+    max_ids: int = setting(
         Kind.COUNT,
         30_000_000,
         "At most this many ids are kept, 16 bytes each on disk; reaching it before `window_s` is logged.",
@@ -251,15 +181,15 @@ class Resends:
 class Run:
     """Processes."""
 
-    decoders: int = _setting(Kind.COUNT, 2, "Decoder processes.", minimum=1, maximum=64, flag="--decoders")
-    drain_s: float = _setting(
+    decoders: int = setting(Kind.COUNT, 2, "Decoder processes.", minimum=1, maximum=64, flag="--decoders")
+    drain_s: float = setting(
         Kind.SECONDS,
         10.0,
         "How long a drain may take; what is left stays durable in the journal.",
         minimum=0,
         maximum=3600,
     )
-    heartbeat_limit_s: float = _setting(
+    heartbeat_limit_s: float = setting(
         Kind.SECONDS,
         30.0,
         "How long a child may give no sign of life before it is ended and replaced. Waiting for the disk "
@@ -273,15 +203,15 @@ class Run:
 class Output:
     """Where Parquet goes."""
 
-    folder: Path = _setting(Kind.PATH, None, "The output folder. Required.", flag="--output")
-    mode: int = _setting(Kind.MODE, 0o644, "File mode of parts.", minimum=0o400, maximum=0o777)
+    folder: Path = setting(Kind.PATH, None, "The output folder. Required.", flag="--output")
+    mode: int = setting(Kind.MODE, 0o644, "File mode of parts.", minimum=0o400, maximum=0o777)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class State:
     """What the collector itself keeps."""
 
-    folder: Path = _setting(
+    folder: Path = setting(
         Kind.PATH,
         None,
         "By default `.state/NAME` in the output folder (`decode`: `.state/NAME.files`). On the same file "
@@ -294,7 +224,7 @@ class State:
 class Status:
     """The status page."""
 
-    listen: str = _setting(
+    listen: str = setting(
         Kind.ADDRESS,
         "127.0.0.1:9464",
         "Kept for the status page and metrics, which this version does not have: nothing listens.",
@@ -305,7 +235,7 @@ class Status:
 class Tls:
     """Certificates are always checked."""
 
-    ca_file: Path | None = _setting(
+    ca_file: Path | None = setting(
         Kind.PATH,
         None,
         "CA bundle in PEM. By default `SSL_CERT_FILE`, else the distribution's, else certifi's.",
@@ -316,14 +246,14 @@ class Tls:
 class Log:
     """Lines on stderr."""
 
-    format: Literal["console", "json"] = _setting(
+    format: Literal["console", "json"] = setting(
         Kind.CHOICE,
         "console",
         "`console`: `key=value` lines (on a terminal a live view); `json`: one object a line.",
         choices=("console", "json"),
         flag="--log-format",
     )
-    level: Literal["debug", "info", "warning", "error"] = _setting(
+    level: Literal["debug", "info", "warning", "error"] = setting(
         Kind.CHOICE,
         "info",
         "Events below this level are not written.",

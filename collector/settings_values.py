@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 from urllib.parse import SplitResult, urlsplit
 
-from collector.settings_table import NAME_PATTERN, Kind, Spec
+from collector.settings_kinds import NAME_PATTERN, Kind, Spec
 
 _LONGEST: Final = 4096
 """Characters of a value. *Source*: PATH_MAX; Python refuses to read integers of more than 4300 digits."""

@@ -18,6 +18,7 @@ RANKS = {
     "errors": 0,
     "escaping": 0,
     "settings": 1,
+    "settings_kinds": 1,
     "settings_table": 1,
     "settings_values": 1,
     "settings_rules": 1,
@@ -39,7 +40,7 @@ RANKS = {
 }
 """A module imports what ranks below it and its own package, nothing beside or above it."""
 
-ONE_GROUP = {"settings", "settings_table", "settings_values", "settings_rules"}
+ONE_GROUP = {"settings", "settings_kinds", "settings_table", "settings_values", "settings_rules"}
 PROCESSES = {"reader", "decoder", "coordinator", "simulator"}
 
 OUTSIDE_WORLD = {

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from collector import reference
 from collector.errors import ConfigurationError, ExitCode
 from collector.settings import Purpose, Settings, load_settings
-from collector.settings_table import SPECS, Kind, Spec, environment_name, format_value
+from collector.settings_kinds import Kind, Spec, format_value
+from collector.settings_table import SPECS, environment_name
 from collector.settings_values import Refusal, is_loopback, parse
 
 URL = "https://livestream.adobe.net/api/1/stream/shop-eu"

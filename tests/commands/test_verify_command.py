@@ -137,7 +137,7 @@ def test_a_terminal_sees_how_far_it_is(collected):
         command,
         stdout=subprocess.PIPE,
         stderr=follower,
-        cwd=Path(cli.__file__).parents[1],
+        cwd=Path(cli.__file__).parents[2],
         env=os.environ | {"TERM": "xterm"},
         check=False,
     )

@@ -16,7 +16,8 @@ import pytest
 from harness import ROOT, wait_until
 from isal.isal_zlib import crc32
 
-from collector.cli import ResetValue, main
+from collector.cli import main
+from collector.cli.options import ResetValue
 from collector.coordinator.stream import RESET_VALUES
 from collector.core.entries import BlockCount, Intent, Made, ShareStaged
 from collector.core.messages import FileKind, StagedFile, Totals

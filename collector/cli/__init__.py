@@ -1,0 +1,53 @@
+"""The command line: flags into settings, errors into one message and an exit code.
+
+Runs in the process a person or a service manager starts. Nothing but typer is imported until a command is
+chosen, so ``--help`` answers at once; no secret is ever taken from an argument.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Final, NoReturn
+
+# In the order in which --help lists them.
+from collector.cli import collecting, keeping  # isort: skip
+from collector.cli.app import app
+from collector.cli.options import PROGRAM
+from collector.credentials import refuse_secret_arguments
+from collector.errors import CollectorError, ConfigurationError, ExitCode
+from collector.escaping import defect_in_words, printable, without_secrets
+
+__all__ = ["collecting", "keeping", "main"]
+
+_EXTRAS: Final = {"duckdb": "query"}
+"""Optional packages, and the extra that brings each."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The whole program. Ends in ``SystemExit``; a defect of ours ends in its traceback and exit code 1."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        refuse_secret_arguments(given)
+        app(given, prog_name=PROGRAM)
+    except CollectorError as error:
+        _fail(str(error), error.exit_code)
+    except ModuleNotFoundError as error:
+        extra = _EXTRAS.get((error.name or "").partition(".")[0])
+        if extra is None:
+            _end_in_defect(error)
+        text = f"{error.name} is not installed: pip install '{PROGRAM}[{extra}]'"
+        _fail(text, ConfigurationError.exit_code)
+    except Exception as error:  # noqa: BLE001 - Python's own traceback would not be masked
+        _end_in_defect(error)
+
+
+def _end_in_defect(error: Exception) -> NoReturn:
+    sys.stderr.write(defect_in_words(error))
+    sys.exit(int(ExitCode.DEFECT))
+
+
+def _fail(message: str, code: int) -> None:
+    lines = (printable(without_secrets(line)) for line in message.split("\n"))
+    sys.stderr.write(f"{PROGRAM}: " + "\n".join(lines) + "\n")
+    sys.exit(int(code))

@@ -1,0 +1,75 @@
+"""The commands about what a collector keeps: verify, reset."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from collector.cli.app import app
+from collector.cli.options import Config, Output, ResetValue, Set, State, Stream, places
+
+
+@app.command("verify")
+def _verify(
+    *,
+    config: Config = None,
+    stream: Stream = None,
+    output: Output = None,
+    state: State = None,
+    assignments: Set = None,
+    rebuild: Annotated[
+        bool,
+        typer.Option("--rebuild", help="First make a damaged commit log again from the parts."),
+    ] = False,
+) -> None:
+    """Prove that nothing committed is missing, doubled or changed.
+
+    Reads the commit log and every part of this state folder's collector, beside a running one too, and
+    changes nothing. Exit 7 and one line per finding if anything is off.
+
+    --rebuild needs the state folder for itself (exit 5 while a collector runs). It keeps what can be read
+    of the log, takes the rest from the parts' footers and columns, and says what cannot be known. The old
+    log goes to STATE/quarantine.
+    """
+    from collector.commands.verify import run  # noqa: PLC0415
+    from collector.settings import Purpose, load_settings  # noqa: PLC0415
+
+    settings = load_settings(
+        Purpose.STATE,
+        config=config,
+        environ=os.environ,
+        options=places(stream, output, state),
+        assignments=assignments or (),
+    )
+    raise typer.Exit(run(settings, rebuild=rebuild))
+
+
+@app.command("reset")
+def _reset(
+    *,
+    value: Annotated[
+        ResetValue,
+        typer.Argument(
+            metavar="VALUE", help="smallest or earliest: the oldest held; largest or latest: now."
+        ),
+    ],
+    config: Config = None,
+    stream: Stream = None,
+    output: Output = None,
+    state: State = None,
+    assignments: Set = None,
+) -> None:
+    """Send `reset` with the next request, once. Can lose data: an operator's decision."""
+    from collector.commands.reset import run  # noqa: PLC0415
+    from collector.settings import Purpose, load_settings  # noqa: PLC0415
+
+    settings = load_settings(
+        Purpose.STATE,
+        config=config,
+        environ=os.environ,
+        options=places(stream, output, state),
+        assignments=assignments or (),
+    )
+    raise typer.Exit(run(settings, value.value))
