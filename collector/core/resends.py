@@ -76,7 +76,7 @@ class Claims:
         at = np.arange(len(key))
         bucket = (key >> self._shift).astype(np.int64)
         while len(at):
-            match = self._keys[bucket] == key[:, None]
+            match = self._keys.take(bucket, axis=0) == key[:, None]
             hit = np.flatnonzero(match.view(np.uint64))  # a row of 8 booleans at a time
             if len(hit):
                 found[at[hit]] = self._owners_in(match[hit], bucket[hit], low[hit])
