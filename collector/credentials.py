@@ -7,6 +7,9 @@ text is masked in every log line from the moment it is read.
 from __future__ import annotations
 
 import dataclasses
+import os
+import shlex
+import stat
 from collections.abc import Mapping, Sequence
 from typing import Final, NoReturn
 
@@ -64,19 +67,29 @@ class Credentials:
     """The client id, sent as ``x-api-key``."""
     token: Secret | None = None
     client_secret: Secret | None = None
+    token_file: str = ""
+    """Where the token came from, to be read again before each request; empty: it cannot change."""
 
     @property
     def is_static(self) -> bool:
-        return self.token is not None
+        return self.token is not None and not self.token_file
 
 
-def load_credentials(environ: Mapping[str, str], *, loopback: bool) -> Credentials:
+class SecretFileError(ConfigurationError):
+    """Raised when a file that holds a secret cannot be used. The message has no secret in it."""
+
+
+def load_credentials(
+    environ: Mapping[str, str], *, loopback: bool, token_file: str | os.PathLike[str] | None = None
+) -> Credentials:
     """The credentials of a run. For ``loopback`` hosts alone the client id may be left out.
 
+    ``token_file`` is the setting ``auth.token_file``: ``LIVESTREAM_TOKEN_FILE`` by another name.
     *Blocks* while reading the files that ``*_FILE`` variables name.
     *Raises* ``ConfigurationError`` with every fault, without any secret in it.
     """
     faults: list[str] = []
+    environ = _with_token_file(environ, token_file, faults)
     token, client_id, client_secret = (_read(environ, name, faults) for name in _VARIABLES)
     if not faults:
         faults.extend(_missing(token, client_id, client_secret, loopback=loopback))
@@ -86,6 +99,38 @@ def load_credentials(environ: Mapping[str, str], *, loopback: bool) -> Credentia
         api_key=Secret(client_id or _LOOPBACK_KEY),
         token=Secret(token) if token else None,
         client_secret=Secret(client_secret) if client_secret else None,
+        token_file=environ.get(_TOKEN + _FILE, ""),
+    )
+
+
+def read_secret_file(path: str) -> str:
+    """The secret in a file, without the blanks around it. *Blocks*. *Raises* ``SecretFileError``."""
+    try:
+        with open(path, "rb") as file:
+            fault = _lax(os.fstat(file.fileno()), path)
+            text = "" if fault else file.read(_MAX_BYTES).decode("ascii", errors="replace").strip()
+    except OSError as error:
+        raise SecretFileError(f"the file {printable(path)} cannot be read: {error.strerror}") from error
+    fault = fault or _form_fault(text) or ("" if text else f"the file {printable(path)} is empty")
+    if fault:
+        raise SecretFileError(fault)
+    return text
+
+
+def _lax(status: os.stat_result, path: str) -> str:
+    """Why such a file is no place for a secret: others can read it.
+
+    One of root's that its group may read, and only read, is how Kubernetes (``fsGroup``) and systemd
+    (``LoadCredential``) hand secrets to a service: whoever made the mount chose that group.
+    """
+    mode = stat.S_IMODE(status.st_mode)
+    mounted = status.st_uid == 0 and not mode & (stat.S_IWGRP | stat.S_IXGRP)
+    if not mode & stat.S_IRWXO and (mounted or not mode & stat.S_IRWXG):
+        return ""
+    others = "others" if mode & stat.S_IRWXO else "its group"
+    return (
+        f"the file {printable(path)} is open to {others} (mode {mode:04o}): chmod 600 {shlex.quote(path)}"
+        " (a mounted secret: give the mount mode 0440)"
     )
 
 
@@ -104,6 +149,17 @@ def scrubbed_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """What children get: everything but the credentials and the files they are in."""
     secret = {*_VARIABLES, *(name + _FILE for name in _VARIABLES)}
     return {name: value for name, value in environ.items() if name not in secret}
+
+
+def _with_token_file(
+    environ: Mapping[str, str], token_file: str | os.PathLike[str] | None, faults: list[str]
+) -> Mapping[str, str]:
+    if token_file is None:
+        return environ
+    given = environ.get(_TOKEN + _FILE, "")
+    if given and os.path.abspath(given) != os.path.abspath(token_file):
+        faults.append(f"auth.token_file and {_TOKEN}{_FILE} name two files: keep one")
+    return {**environ, _TOKEN + _FILE: os.fspath(token_file)}
 
 
 def _missing(token: str, client_id: str, client_secret: str, *, loopback: bool) -> list[str]:
@@ -126,20 +182,16 @@ def _read(environ: Mapping[str, str], name: str, faults: list[str]) -> str:
     if direct and path:
         faults.append(f"{name} and {name}{_FILE} are both given: keep one")
         return ""
-    try:
-        text = (_file_text(path) if path else direct).strip()
-    except OSError as error:
-        faults.append(f"{name}{_FILE}: the file {printable(path)} cannot be read: {error.strerror}")
-        return ""
-    fault = f"the file {printable(path)} is empty" if path and not text else _form_fault(text)
-    if fault:
-        faults.append(f"{name}{_FILE if path else ''}: {fault}")
+    if path:
+        try:
+            return read_secret_file(path)
+        except SecretFileError as error:
+            faults.append(f"{name}{_FILE}: {error}")
+            return ""
+    text = direct.strip()
+    if fault := _form_fault(text):
+        faults.append(f"{name}: {fault}")
     return text
-
-
-def _file_text(path: str) -> str:
-    with open(path, "rb") as file:
-        return file.read(_MAX_BYTES).decode("ascii", errors="replace")
 
 
 def _form_fault(text: str) -> str:

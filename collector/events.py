@@ -199,7 +199,21 @@ EVENTS: Final[Mapping[str, Event]] = {
         "The requested one-shot reset goes with the next request.",
         {"value": "sent", **_CONNECTION},
     ),
-    "token.renewed": Event("info", "A token was got.", {"expires_in_s": "as the token endpoint says"}),
+    "token.renewed": Event(
+        "info",
+        "A new token was got, or found in the token file.",
+        {"expires_in_s": "as the token endpoint says, or the token itself"},
+    ),
+    "token.expiring": Event(
+        "warning",
+        "The token ends soon and nothing renews it. Said 7 days, 3 days, a day, 6 hours and an hour before.",
+        {"expires": "time, UTC", "left_s": "until then", "remedy": "what to do"},
+    ),
+    "token.expired": Event(
+        "error",
+        "The token has ended. An open connection goes on; the next request will be refused.",
+        {"expires": "time, UTC", "left_s": "0", "remedy": "what to do"},
+    ),
     "token.failed": Event(
         "warning",
         "No token was got.",

@@ -52,7 +52,7 @@ class Stream:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Auth:
-    """Where tokens come from; the secrets themselves come from the environment only."""
+    """Where tokens come from; the secrets themselves come from the environment or from files."""
 
     token_url: str = setting(
         Kind.URL,
@@ -63,6 +63,13 @@ class Auth:
         Kind.TEXT,
         "openid,AdobeID,additional_info.projectedProductContext",
         "The scopes asked for, as the project in the Adobe Developer Console lists them.",
+    )
+    token_file: Path | None = setting(
+        Kind.PATH,
+        None,
+        "A file that holds the token, as `LIVESTREAM_TOKEN_FILE` names one. It is read before each request, "
+        "so something else may renew it: best by a rename. Readable by the collector's user alone (`chmod "
+        "600`).",
     )
 
 

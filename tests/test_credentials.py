@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
 
 import pytest
 
 from collector import escaping
-from collector.credentials import Secret, load_credentials, scrubbed_environment
+from collector.credentials import (
+    Secret,
+    SecretFileError,
+    load_credentials,
+    read_secret_file,
+    scrubbed_environment,
+)
 from collector.errors import ConfigurationError
 from collector.escaping import without_secrets
 
@@ -54,6 +61,7 @@ def test_each_may_come_from_a_file(tmp_path):
     for name, value in PAIR.items():
         path = tmp_path / name
         path.write_text(value + "\n")
+        path.chmod(0o600)
         environ[f"{name}_FILE"] = str(path)
     assert load_credentials(environ, loopback=False).api_key.reveal() == "canary-id-11"
 
@@ -61,12 +69,68 @@ def test_each_may_come_from_a_file(tmp_path):
 def test_files_that_hold_nothing_are_named(tmp_path):
     """Missing and empty files are faults, together."""
     empty = tmp_path / "empty"
-    empty.touch()
+    empty.touch(0o600)
     message = fault(
         {"LIVESTREAM_CLIENT_ID_FILE": str(empty), "LIVESTREAM_TOKEN_FILE": str(tmp_path / "none")}
     )
     assert "LIVESTREAM_CLIENT_ID_FILE" in message
     assert f"{tmp_path / 'none'} cannot be read" in message
+
+
+@pytest.mark.parametrize(
+    ("mode", "root", "good"),
+    [
+        (0o600, False, True),
+        (0o400, False, True),
+        (0o640, False, False),
+        (0o604, False, False),
+        (0o620, False, False),
+        (0o440, True, True),
+        (0o640, True, True),
+        (0o660, True, False),
+        (0o444, True, False),
+    ],
+)
+def test_a_secret_file_is_its_owners(tmp_path, mode, root, good):
+    """Others can't read it; root's may be its group's to read, as mounts of secrets are."""
+    path = tmp_path / "a token's"
+    path.write_text(TOKEN)
+    path.chmod(mode)
+    if os.geteuid() != 0 and root:
+        pytest.skip("only root makes files of root's")
+    if os.geteuid() == 0 and not root:
+        os.chown(path, 65534, 65534)
+    link = tmp_path / "link"
+    link.symlink_to(path)
+    environ = {"LIVESTREAM_CLIENT_ID": "canary-id", "LIVESTREAM_TOKEN_FILE": str(link)}
+    if good:
+        assert load_credentials(environ, loopback=False).token.reveal() == TOKEN
+    else:
+        message = fault(environ)
+        assert f"(mode {mode:04o})" in message
+        assert f"chmod 600 {link}" in message
+
+
+def test_the_command_that_mends_can_be_typed(tmp_path):
+    """Blanks and quotes in a path do not break it."""
+    path = tmp_path / "my token"
+    path.write_text(TOKEN)
+    path.chmod(0o644)
+    with pytest.raises(SecretFileError) as caught:
+        read_secret_file(str(path))
+    assert f"chmod 600 '{path}'" in str(caught.value)
+
+
+def test_a_token_file_may_be_a_setting(tmp_path):
+    """As if the variable named it; two that differ are a fault."""
+    path = tmp_path / "token"
+    path.write_text(TOKEN)
+    path.chmod(0o600)
+    credentials = load_credentials({"LIVESTREAM_CLIENT_ID": "canary-id"}, loopback=False, token_file=path)
+    assert (credentials.token_file, credentials.is_static) == (str(path), False)
+    environ = {"LIVESTREAM_CLIENT_ID": "canary-id", "LIVESTREAM_TOKEN_FILE": "/other"}
+    with pytest.raises(ConfigurationError, match=r"auth\.token_file and LIVESTREAM_TOKEN_FILE name two"):
+        load_credentials(environ, loopback=False, token_file=path)
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,9 @@ def _run(
         | {"stream.url": url, "run.decoders": decoders, "log.format": log_format},
         assignments=assignments or (),
     )
-    credentials = load_credentials(os.environ, loopback=is_loopback(settings.stream.url))
+    credentials = load_credentials(
+        os.environ, loopback=is_loopback(settings.stream.url), token_file=settings.auth.token_file
+    )
     telemetry.configure(form=settings.log.format, level=settings.log.level)
     terminal = log_format is None and settings.log.format == "console" and is_terminal()
     code = run(

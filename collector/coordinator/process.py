@@ -25,7 +25,7 @@ from collector.coordinator.rejects import RejectsAlarm
 from collector.coordinator.runlog import say_started, say_stopped
 from collector.coordinator.stream import Stream
 from collector.coordinator.supervisor import Child, start_child
-from collector.coordinator.token import TokenSource
+from collector.coordinator.token_source import TokenSource
 from collector.core.batching import BatchLimits
 from collector.core.framing import BLOCK_BYTES
 from collector.core.messages import Block, FromDecoder, FromReader

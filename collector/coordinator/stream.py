@@ -18,7 +18,7 @@ import msgspec
 from collector.coordinator.clock import boottime_s, now_us
 from collector.coordinator.committer import Committer, StorageThread
 from collector.coordinator.intake import Intake
-from collector.coordinator.token import TokenError, TokenSource
+from collector.coordinator.token_source import TokenError, TokenSource
 from collector.core import connection as connections
 from collector.core.entries import ConnectionClosed, ConnectionOpened
 from collector.core.floor_record import FloorRecord, stamped

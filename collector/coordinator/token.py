@@ -1,4 +1,4 @@
-"""Where the token of the next request comes from: a static one, or OAuth Server-to-Server.
+"""Tokens of OAuth Server-to-Server, got from the token endpoint.
 
 Runs in the coordinator, beside everything else on its loop. The invariants: a token is renewed ahead of
 its expiry for the *next* request and never touches the connection that is open; no secret is in any
@@ -17,14 +17,14 @@ from typing import Final
 
 import msgspec
 
-from collector.coordinator.clock import boottime_s
-from collector.core.reconnect_events import TokenFailed
+from collector.coordinator.clock import boottime_s, now_us
+from collector.coordinator.given_token import GivenToken
+from collector.coordinator.token_source import LOOK_S, TokenError, TokenNetworkError, TokenSource
 from collector.core.reconnect_table import Row, wait_for
-from collector.core.remedies import TokenFailure, token_in_words
+from collector.core.remedies import TokenFailure
 from collector.core.retry_after import retry_after_s
 from collector.credentials import Credentials, Secret
-from collector.errors import CollectorError, RefusedError
-from collector.escaping import printable, without_secrets
+from collector.errors import RefusedError
 from collector.settings import Settings
 from collector.telemetry import log
 
@@ -43,33 +43,9 @@ RENEW_JITTER: Final = 0.1
 LONGEST_LIFE_S: Final = 86_400.0
 """Longer lives are not believed: Adobe says about 24 h, and some answers count milliseconds."""
 
-_MAX_DETAIL_CHARACTERS: Final = 300
-_LOOK_S: Final = 60.0
-"""How often the clock is looked at: time passes while the machine is suspended, a sleep does not notice."""
-
 _REFUSALS: Final = frozenset({400, 401, 403})
 _PASSING: Final = frozenset({"server_error", "temporarily_unavailable", "slow_down"})
 """OAuth error codes that a later try may cure."""
-
-
-class TokenError(CollectorError):
-    """Raised when no token could be had. Its message has the remedy, ``detail`` only what happened."""
-
-    failure = TokenFailure.NETWORK
-
-    def __init__(self, detail: str, *, status: int = 0, retry_after_s: float | None = None) -> None:
-        self.detail = printable(without_secrets(detail), _MAX_DETAIL_CHARACTERS)
-        self.status = status
-        self.retry_after_s = retry_after_s
-        super().__init__(token_in_words(self.failure, self.detail))
-
-    def event(self) -> TokenFailed:
-        """For the reconnect policy."""
-        return TokenFailed(self.failure, self.detail, self.retry_after_s)
-
-
-class TokenNetworkError(TokenError):
-    """Raised when the token endpoint was not reached, failed, or gave an answer that is no token."""
 
 
 class TokenUntrustedError(TokenError):
@@ -84,27 +60,12 @@ class InvalidClientError(TokenError, RefusedError):
     failure = TokenFailure.INVALID_CLIENT
 
 
-class StaticToken:
-    """The one token there is."""
-
-    def __init__(self, token: Secret) -> None:
-        self._token = token
-
-    async def get(self, *, renew: bool) -> str:
-        """The token. ``renew`` cannot be had; the policy does not ask for it."""
-        del renew
-        return self._token.reveal()
-
-    async def keep_fresh(self) -> None:
-        """Nothing to do, until cancelled: the same shape as ``OAuthToken``."""
-        await asyncio.Event().wait()
-
-
 @dataclass(frozen=True, slots=True)
 class _Lease:
     token: Secret
     renew_s: float
     expires_s: float
+    expires_us: int
 
 
 class _Answer(msgspec.Struct):
@@ -138,6 +99,15 @@ class OAuthToken:
     _tls: ssl.SSLContext | None = field(default=None, init=False, repr=False)
     _one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock, init=False, repr=False)
 
+    @property
+    def expires_us(self) -> int | None:
+        """When the token in hand ends, by the wall clock; it is renewed long before."""
+        return None if self._lease is None else self._lease.expires_us
+
+    @property
+    def renews(self) -> bool:
+        return True
+
     async def get(self, *, renew: bool) -> str:
         """A token for the next request. ``renew``: the last one was refused, so only a new one will do.
 
@@ -167,7 +137,7 @@ class OAuthToken:
         while True:
             lease = self._lease
             if lease is None or self.now() < lease.renew_s:
-                await asyncio.sleep(_LOOK_S if lease is None else min(lease.renew_s - self.now(), _LOOK_S))
+                await asyncio.sleep(LOOK_S if lease is None else min(lease.renew_s - self.now(), LOOK_S))
                 continue
             try:
                 async with self._one_at_a_time:
@@ -189,7 +159,8 @@ class OAuthToken:
         life_s = min(max(answer.expires_in, 0.0), LONGEST_LIFE_S)
         now = self.now()
         renew_s = now + life_s * (RENEW_AT - RENEW_JITTER * self.random())
-        self._lease = _Lease(Secret(answer.access_token, passing=True), renew_s, now + life_s)
+        ends_us = now_us() + round(life_s * 1e6)
+        self._lease = _Lease(Secret(answer.access_token, passing=True), renew_s, now + life_s, ends_us)
         log("token.renewed", expires_in_s=answer.expires_in)
         return self._lease
 
@@ -233,13 +204,10 @@ class OAuthToken:
             return response.status, response.headers.get("Retry-After", ""), body
 
 
-TokenSource = StaticToken | OAuthToken
-
-
 def token_source(settings: Settings, credentials: Credentials, *, ca_file: str) -> TokenSource:
     """What the credentials allow: a static token, or tokens that are renewed."""
     if credentials.token is not None:
-        return StaticToken(credentials.token)
+        return GivenToken(credentials.token, file=credentials.token_file)
     assert credentials.client_secret is not None  # noqa: S101 - credentials have the one or the other
     return OAuthToken(
         url=settings.auth.token_url,

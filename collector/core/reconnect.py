@@ -229,7 +229,7 @@ class Policy:
     def _token_failed(
         self, state: State, event: TokenFailed, now: float, random: float
     ) -> tuple[State, tuple[Action, ...]]:
-        refused = event.failure is TokenFailure.INVALID_CLIENT
+        refused = _TOKEN_ROWS[event.failure] is Row.REFUSED
         was_over = state.phase is not Phase.TOKEN
         state = _moved(state, Signal.CLIENT_REFUSED if refused else Signal.NO_TOKEN, now)
         if was_over:
@@ -343,6 +343,8 @@ _TOKEN_ROWS: Final[Mapping[TokenFailure, Row]] = {
     TokenFailure.NETWORK: Row.TOKEN_UNREACHED,
     TokenFailure.UNTRUSTED: Row.UNTRUSTED,
     TokenFailure.INVALID_CLIENT: Row.REFUSED,
+    TokenFailure.FILE: Row.TOKEN_UNREACHED,
+    TokenFailure.UNCHANGED: Row.REFUSED,
 }
 
 _LOUD: Final = frozenset({Row.UNTRUSTED, Row.RETRIED})

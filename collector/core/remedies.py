@@ -27,6 +27,10 @@ class TokenFailure(enum.StrEnum):
     """The token endpoint's certificate is not trusted."""
     INVALID_CLIENT = "invalid_client"
     """The endpoint knows us and says no: waiting cures nothing."""
+    FILE = "file"
+    """The token file cannot be used at the moment."""
+    UNCHANGED = "unchanged"
+    """The service refused the token, and no other was given: waiting cures nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +214,20 @@ TOKENS: Final[Mapping[TokenFailure, Remedy]] = {
         ),
         "Check LIVESTREAM_CLIENT_ID, LIVESTREAM_CLIENT_SECRET and the scopes against the project's"
         " OAuth Server-to-Server credential in Adobe's developer console.",
+    ),
+    TokenFailure.FILE: Remedy(
+        "the token file cannot be used",
+        ("whatever renews the token has removed it", "its permissions are too open or too narrow"),
+        "Write the token into it, readable by the collector's user alone; the collector tries again.",
+    ),
+    TokenFailure.UNCHANGED: Remedy(
+        "the service does not accept the token (401, 403), and there is no other",
+        (
+            "the token has expired and nothing has renewed it",
+            "the client id does not belong to the token",
+            "the project lacks the Livestream service",
+        ),
+        "Give a new token, then start again; with LIVESTREAM_CLIENT_SECRET instead tokens are renewed.",
     ),
 }
 

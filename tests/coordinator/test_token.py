@@ -22,17 +22,16 @@ import pytest
 import trustme
 from aiohttp import web
 
+from collector.coordinator.given_token import GivenToken
 from collector.coordinator.token import (
     LONGEST_LIFE_S,
     MAX_ANSWER_BYTES,
     InvalidClientError,
     OAuthToken,
-    StaticToken,
-    TokenError,
-    TokenNetworkError,
     TokenUntrustedError,
     token_source,
 )
+from collector.coordinator.token_source import TokenError, TokenNetworkError
 from collector.core.reconnect_events import TokenFailed
 from collector.core.remedies import TokenFailure
 from collector.credentials import Credentials, Secret
@@ -269,7 +268,7 @@ def test_renewed_ahead_of_expiry_in_the_background() -> None:
 
 def test_static_token_is_the_token() -> None:
     """A static token is given as it is, and shown to nobody."""
-    tokens = StaticToken(Secret("static-canary-0003"))
+    tokens = GivenToken(Secret("static-canary-0003"))
     assert asyncio.run(tokens.get(renew=False)) == "static-canary-0003"
     assert "canary" not in repr(tokens)
 
@@ -280,7 +279,7 @@ def test_source_follows_the_credentials(tmp_path: Path) -> None:
     settings = load_settings(Purpose.RUN, options={"stream.url": url, "output.folder": str(tmp_path)})
     key, secret = Secret(CLIENT_ID), Secret(CLIENT_SECRET)
     ca_file = certifi.where()
-    assert isinstance(token_source(settings, Credentials(key, token=secret), ca_file=ca_file), StaticToken)
+    assert isinstance(token_source(settings, Credentials(key, token=secret), ca_file=ca_file), GivenToken)
     oauth = token_source(settings, Credentials(key, client_secret=secret), ca_file=ca_file)
     assert isinstance(oauth, OAuthToken)
     assert oauth.url == "https://ims-na1.adobelogin.com/ims/token/v3"
