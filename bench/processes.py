@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import signal
 import subprocess
 import threading
 import time
@@ -98,6 +99,13 @@ class Watched:
     def terminate(self) -> None:
         self._process.terminate()
 
+    def kill(self) -> None:
+        """All at once: no child learns that its parent is gone."""
+        for name in (signal.SIGSTOP, signal.SIGKILL):
+            for pid in (self._process.pid, *self._tree.children()):
+                os.kill(pid, name)
+        self._process.wait()
+
     def wait(self, patience_s: float) -> Usage:
         """*Blocks* until it ends. *Raises* AssertionError when it takes too long, or fails."""
         pid = self._process.pid
@@ -153,6 +161,9 @@ class _Tree:
             for pid in self._roles:
                 self._seen_s[pid] = _cpu_s(pid) or self._seen_s.get(pid, 0.0)
             return _cpu_s(self._pid) + sum(self._seen_s.values())
+
+    def children(self) -> list[int]:
+        return [*self._roles]
 
     def divided(self, cpu_s: float) -> dict[str, float]:
         """The children's, by role."""

@@ -60,6 +60,8 @@ WHOLE_COLUMNS: dict[str, Cell] = {
     "written, bytes per hit": written_per_hit,
     "to the first request, s": measured("to_request_s", "{:.2f}"),
     "`--help`, s": measured("help_s", "{:.2f}"),
+    "recovered, s": measured("recovered_s", "{:.2f}"),
+    "and committed, s": measured("committed_s", "{:.2f}"),
 }
 LATENCY_COLUMNS: dict[str, Cell] = {
     f"{what} {percentile}, s": measured(f"{what}_{percentile}_s", "{:.3f}")

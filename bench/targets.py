@@ -16,6 +16,7 @@ SOCKET = "whole: socket to Parquet"
 STEADY = "whole: steady 1,000 hits/s"
 SILENT = "whole: silent stream"
 START = "whole: start"
+CRASH = "whole: after SIGKILL of everything at full rate"
 DECODING = "stage: decode block"
 FIELDS = "growth: fields at the same bytes"
 ODD = "growth: odd hits"
@@ -180,6 +181,12 @@ TARGETS = (
     Target("arrival to durable at 1,000 hits/s, p99", 0.5, "{:.3f} s", number("durable_p99_s", STEADY)),
     Target("silent stream", 0.5, "{:.2f} % of a core", number("core_percent", SILENT)),
     Target("start to first request", 1.0, "{:.2f} s", number("to_request_s", START)),
+    Target(
+        "start after SIGKILL at full rate, a batch in the journal",
+        5.0,
+        "{:.2f} s",
+        number("recovered_s", CRASH),
+    ),
     Target("`--help`", 0.3, "{:.2f} s", number("help_s", START)),
     Target(
         "a hit with 20,000,000 ids in the resend index against 100,000", 1.3, "{:.2f} x", grown(IDS, MOST_IDS)

@@ -25,6 +25,10 @@ What a record says, beyond what ``bench/processes.py`` counts:
     From the same moment to the ctime of the part, which its rename under the final name sets. Errs early,
     by at most one tick of the kernel's clock (4 ms). It contains the wait for ``parts.max_age_s``, which is
     1/30 of the default here.
+``recovered_s``, ``committed_s``
+    After SIGKILL of everything at full rate, with most of a batch in the journal and nothing committed, which
+    is the most that a crash can leave: from the next exec until the collector has taken it up and begins, and
+    until all of it is in Parquet and the process has ended.
 ``late_p99_s``
     How far the sender was behind the rate, since it had no processor or the collector did not read.
 """
@@ -32,12 +36,14 @@ What a record says, beyond what ``bench/processes.py`` counts:
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +75,11 @@ HOLD_S = 1.0
 """From the request to the first hit: the decoders are up by then."""
 PATIENCE_S = 120.0
 PERCENTILES = (50, 99)
+KILLED_AT = 0.8
+"""Of what is sent."""
+
+POLL_S = 0.01
+STARTED = re.compile(r"(\S+) +INFO +run\.started ")
 
 
 @pytest.fixture
@@ -269,6 +280,46 @@ def _positions(blocks: I64, lines: I64) -> I64:
     """In the stream, from 0: every record of its one connection is a row, and blocks are in its order."""
     records = np.bincount(blocks, minlength=int(blocks.max()) + 1)
     return (np.cumsum(records) - records)[blocks] + lines
+
+
+# ---------------------------------------------------------------- after a crash
+
+
+@pytest.mark.benchmark(group="whole: after SIGKILL of everything at full rate")
+@pytest.mark.usefixtures("round_", "seldom")
+def test_recovery(record: Record, folder: Path, stocks: dict[int, Stock], quick: bool) -> None:
+    """Two decoders. What the journal held is in Parquet afterwards."""
+    stock = stocks[FULL_RATE_CHUNK_HITS].first(SOCKET_HITS[quick])
+
+    def work() -> dict[str, float]:
+        with Sender(folder, stock, hold_s=HOLD_S) as sender:
+            with _run(sender, folder) as collector:
+                sender.requested_ns()
+                _wait_for_journal(folder / "output", round(stock.text_bytes * KILLED_AT))
+                collector.kill()
+            with _run(sender, folder, "--stop-after", "0") as collector:
+                usage = collector.wait(PATIENCE_S)
+        words = (folder / "log").read_text().rpartition("run.recovered")[2]
+        began = STARTED.search(words)
+        assert began, words
+        assert "left_blocks=0" in words, words
+        durable = _rows(folder / "output")
+        assert durable > stock.hits / 4
+        return usage.numbers(durable) | {
+            "rows": durable,
+            "recovered_s": datetime.fromisoformat(began[1]).timestamp() - collector.began_ns / 1e9,
+            "committed_s": usage.wall_s,
+        }
+
+    record(work)
+
+
+def _wait_for_journal(output: Path, size_bytes: int) -> None:
+    """*Blocks* until its segments, each of its full size from the first block on, are as large in all."""
+    deadline_s = time.monotonic() + PATIENCE_S
+    while sum(path.stat().st_size for path in output.glob(".state/*/journal/*.segment")) < size_bytes:
+        assert time.monotonic() < deadline_s, "the journal does not grow"
+        time.sleep(POLL_S)
 
 
 # ---------------------------------------------------------------- without hits
