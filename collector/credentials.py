@@ -19,7 +19,10 @@ from collector.escaping import MASK, conceal, printable
 _TOKEN: Final = "LIVESTREAM_TOKEN"  # noqa: S105 - a variable's name
 _CLIENT_ID: Final = "LIVESTREAM_CLIENT_ID"
 _CLIENT_SECRET: Final = "LIVESTREAM_CLIENT_SECRET"  # noqa: S105 - a variable's name
+_PROXY_PASSWORD: Final = "LIVESTREAM_PROXY_PASSWORD"  # noqa: S105 - a variable's name
 _VARIABLES: Final = (_TOKEN, _CLIENT_ID, _CLIENT_SECRET)
+_PROXIES: Final = frozenset({"http_proxy", "https_proxy", "all_proxy"})
+"""Variables of others that may hold a password; whoever needs the proxy is told of it."""
 _FILE: Final = "_FILE"
 _FLAGS: Final = {
     "--token": _TOKEN,
@@ -28,7 +31,8 @@ _FLAGS: Final = {
     "--api-key": _CLIENT_ID,
     "--client-secret": _CLIENT_SECRET,
     "--secret": _CLIENT_SECRET,
-    "--password": _CLIENT_SECRET,
+    "--password": _PROXY_PASSWORD,
+    "--proxy-password": _PROXY_PASSWORD,
 }
 _MAX_BYTES: Final = 64 * 1024
 """Far above any token; a device or a wrong file is not read to its end."""
@@ -103,6 +107,15 @@ def load_credentials(
     )
 
 
+def load_proxy_password(environ: Mapping[str, str]) -> Secret | None:
+    """The proxy's password, if one is given. *Blocks*. *Raises* ``ConfigurationError``."""
+    faults: list[str] = []
+    password = _read(environ, _PROXY_PASSWORD, faults)
+    if faults:
+        raise ConfigurationError(faults[0])
+    return Secret(password) if password else None
+
+
 def read_secret_file(path: str) -> str:
     """The secret in a file, without the blanks around it. *Blocks*. *Raises* ``SecretFileError``."""
     try:
@@ -147,8 +160,11 @@ def refuse_secret_arguments(arguments: Sequence[str]) -> None:
 
 def scrubbed_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """What children get: everything but the credentials and the files they are in."""
-    secret = {*_VARIABLES, *(name + _FILE for name in _VARIABLES)}
-    return {name: value for name, value in environ.items() if name not in secret}
+    names = (*_VARIABLES, _PROXY_PASSWORD)
+    secret = {*names, *(name + _FILE for name in names)}
+    return {
+        name: value for name, value in environ.items() if name not in secret and name.lower() not in _PROXIES
+    }
 
 
 def _with_token_file(

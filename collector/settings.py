@@ -32,7 +32,7 @@ _SECRETS: Final[Mapping[str, str]] = {
     "api_key": "LIVESTREAM_CLIENT_ID",
     "client_secret": "LIVESTREAM_CLIENT_SECRET",
     "secret": "LIVESTREAM_CLIENT_SECRET",
-    "password": "LIVESTREAM_CLIENT_SECRET",
+    "password": "LIVESTREAM_PROXY_PASSWORD",
 }
 _CREDENTIALS: Final = frozenset(_SECRETS.values()) | {f"{name}_FILE" for name in _SECRETS.values()}
 _PREFIX: Final = "LIVESTREAM_"

@@ -90,6 +90,11 @@ def _own_query(url: str) -> str:
     return "; ".join(faults)
 
 
+def _host_alone(url: str | None) -> str:
+    parts = urlsplit(url or "")
+    return "a proxy is a host and a port: http://host:port" if parts.path.strip("/") or parts.query else ""
+
+
 def _ends_in_name(url: str) -> str:
     return (
         "" if not url or last_segment(url) else "the address must end in the stream's name, without a slash"
@@ -145,6 +150,7 @@ _RULES: Final[tuple[tuple[tuple[str, ...], Callable[..., str]], ...]] = (
     (("stream.url",), _encrypted),
     (("auth.token_url",), _encrypted),
     (("stream.url",), _ends_in_name),
+    (("proxy.url",), _host_alone),
     (("stream.url",), _own_query),
     (("reconnect.wait_s", "stream.url"), _floor),
     (("journal.segment_bytes",), _segment_multiple),

@@ -250,6 +250,22 @@ class Tls:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Proxy:
+    """The way out to stream and token endpoint. Hosts in `NO_PROXY`, and loopback, are reached directly.
+
+    The password comes from `LIVESTREAM_PROXY_PASSWORD` or the file in `LIVESTREAM_PROXY_PASSWORD_FILE` only.
+    """
+
+    url: str | None = setting(
+        Kind.URL,
+        None,
+        "An HTTP proxy that takes CONNECT: `http://host:port`, or `https://` for TLS up to the proxy. By "
+        "default what `HTTPS_PROXY` says (`http://user:password@host:port` there), else none.",
+    )
+    user: str | None = setting(Kind.TEXT, None, "The user name for the proxy, where it wants one.")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Log:
     """Lines on stderr."""
 
@@ -284,6 +300,7 @@ class Settings:
     state: State
     status: Status
     tls: Tls
+    proxy: Proxy
     log: Log
 
 
@@ -300,6 +317,7 @@ SECTIONS: Final[Mapping[str, type[Any]]] = {
     "state": State,
     "status": Status,
     "tls": Tls,
+    "proxy": Proxy,
     "log": Log,
 }
 

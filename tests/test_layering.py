@@ -26,6 +26,7 @@ RANKS = {
     "events": 0,
     "telemetry": 1,
     "trust": 1,
+    "proxy": 2,
     "core": 1,
     "storage": 2,
     "ipc": 2,

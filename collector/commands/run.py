@@ -15,6 +15,7 @@ from collector.coordinator.token import token_source
 from collector.credentials import Credentials, scrubbed_environment
 from collector.errors import CollectorError, ExitCode
 from collector.ipc.child import forbid_core_dumps
+from collector.proxy import find_proxy
 from collector.settings import Settings
 from collector.storage.recovery import WaysOn
 from collector.telemetry import log
@@ -35,6 +36,7 @@ def run(
     """Until told to stop. *Raises* ``CollectorError`` for whatever ends it otherwise."""
     forbid_core_dumps()  # one would hold the token
     ca_file = find_ca_file(str(settings.tls.ca_file or ""), os.environ)
+    proxy = find_proxy(settings.proxy.url, settings.proxy.user, os.environ)
     companions: list[Companion] = []
     if terminal:
         from collector.commands.view import live_view  # noqa: PLC0415 - rich takes 0.1 s
@@ -46,7 +48,7 @@ def run(
             return ExitCode.DONE
 
         async def collect() -> ExitCode:
-            tokens = token_source(settings, credentials, ca_file=ca_file)
+            tokens = token_source(settings, credentials, ca_file=ca_file, proxy=proxy)
 
             async def keep_token_fresh(_: Coordinator) -> None:
                 await tokens.keep_fresh()
@@ -58,6 +60,7 @@ def run(
                 api_key=credentials.api_key.reveal(),
                 tokens=tokens,
                 static_token=credentials.is_static,
+                proxy=proxy,
                 stop_after_hits=stop_after_hits,
                 stop_after_s=stop_after_s,
                 companions=[*companions, keep_token_fresh],

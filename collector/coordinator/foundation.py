@@ -243,7 +243,7 @@ def _make_folders(state: StateFolder, output: Path) -> None:
 
 def _fingerprint(settings: Settings, instance: str, credentials: Credentials | None) -> str:
     """Of everything that a refusal may be about. The secrets in it cannot be read back: 64 bits, keyed."""
-    about = repr((settings.stream, settings.auth, settings.tls))
+    about = repr((settings.stream, settings.auth, settings.tls, settings.proxy))
     secrets = (credentials.api_key, credentials.token, credentials.client_secret) if credentials else ()
     about += repr([secret.reveal() for secret in secrets if secret is not None])
     return hashlib.blake2b(about.encode(), key=instance.encode(), digest_size=8).hexdigest()

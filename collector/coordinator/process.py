@@ -29,6 +29,7 @@ from collector.coordinator.token_source import TokenSource
 from collector.core.batching import BatchLimits
 from collector.core.framing import BLOCK_BYTES
 from collector.core.messages import Block, FromDecoder, FromReader
+from collector.core.proxy import Proxy
 from collector.core.readiness import not_ready
 from collector.core.reconnect import Policy, ReconnectSettings
 from collector.core.reconnect_events import Exit
@@ -126,6 +127,7 @@ class Coordinator:
         api_key: str,
         tokens: TokenSource,
         static_token: bool,
+        proxy: Proxy | None = None,
         stop_after_hits: int | None,
         stop_after_s: float | None,
         companions: Sequence[Companion] = (),
@@ -147,6 +149,7 @@ class Coordinator:
             settings=self.settings,
             api_key=api_key,
             tokens=tokens,
+            proxy=proxy,
             policy=policy,
             floor=self.foundation.floor,
             floor_thread=floor_thread,

@@ -24,6 +24,7 @@ from collector.core.entries import ConnectionClosed, ConnectionOpened
 from collector.core.floor_record import FloorRecord, stamped
 from collector.core.ledger import LogState
 from collector.core.messages import Closed, Connect, Opened, Outcome, Progress
+from collector.core.proxy import Proxy
 from collector.core.reconnect import Policy, State
 from collector.core.reconnect_events import (
     Action,
@@ -103,10 +104,12 @@ class Stream:
         committer: Committer,
         disk: Disk,
         state_folder: StateFolder,
+        proxy: Proxy | None = None,
     ) -> None:
         self._settings = settings
         self._api_key = api_key
         self._tokens = tokens
+        self._proxy = proxy
         self._policy = policy
         self._floor = floor
         self._floor_thread = floor_thread
@@ -227,6 +230,7 @@ class Stream:
                 allowed_hosts=self._settings.stream.allowed_hosts,
                 idle_timeout_s=self._silence.longest_s(),
                 held_us=self._intake.held_us,
+                proxy=self._proxy,
             )
         )
 

@@ -8,23 +8,26 @@ message, log line or representation.
 from __future__ import annotations
 
 import asyncio
+import base64
 import datetime as dt
 import random
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from collector.coordinator.clock import boottime_s, now_us
 from collector.coordinator.given_token import GivenToken
 from collector.coordinator.token_source import LOOK_S, TokenError, TokenNetworkError, TokenSource
+from collector.core.proxy import Proxy
 from collector.core.reconnect_table import Row, wait_for
-from collector.core.remedies import TokenFailure
+from collector.core.remedies import TokenFailure, for_proxy
 from collector.core.retry_after import retry_after_s
 from collector.credentials import Credentials, Secret
 from collector.errors import RefusedError
+from collector.proxy import proxy_for
 from collector.settings import Settings
 from collector.telemetry import log
 
@@ -92,6 +95,7 @@ class OAuthToken:
     ca_file: str
     wait_s: float
     """``reconnect.wait_s``, of which the waits of ``keep_fresh`` are multiples."""
+    proxy: Proxy | None = field(default=None, repr=False)
     now: Callable[[], float] = boottime_s
     random: Callable[[], float] = random.random
     timeout_s: float = TIMEOUT_S
@@ -173,6 +177,13 @@ class OAuthToken:
             raise TokenUntrustedError(str(error)) from error
         except TimeoutError as error:
             raise TokenNetworkError(f"no answer within {self.timeout_s:g} s") from error
+        except aiohttp.ClientHttpProxyError as error:
+            remedy = for_proxy(error.status)
+            raise TokenNetworkError(f"{remedy.means}. {remedy.do}", status=error.status) from error
+        except aiohttp.ClientConnectorError as error:
+            whom = "the proxy " if isinstance(error, aiohttp.ClientProxyConnectionError) else ""
+            reached = f"cannot connect to {whom}{error.host}:{error.port}"
+            raise TokenNetworkError(f"{reached}: {error.os_error.strerror or error.os_error}") from error
         except (aiohttp.ClientError, OSError) as error:
             raise TokenNetworkError(str(error) or type(error).__name__) from error
         if status != 200:
@@ -192,9 +203,13 @@ class OAuthToken:
             "scope": self.scope,
         }
         timeout = aiohttp.ClientTimeout(total=self.timeout_s)
+        proxy = proxy_for(self.url, self.proxy)
+        through: dict[str, Any] = {}
+        if proxy is not None:
+            through = {"proxy": proxy.url, "proxy_headers": _proxy_headers(proxy)}
         async with (
-            aiohttp.ClientSession(timeout=timeout, trust_env=True) as session,
-            session.post(self.url, data=form, ssl=self._tls, allow_redirects=False) as response,
+            aiohttp.ClientSession(timeout=timeout) as session,
+            session.post(self.url, data=form, ssl=self._tls, allow_redirects=False, **through) as response,
         ):
             body = b""
             async for chunk in response.content.iter_any():
@@ -204,7 +219,9 @@ class OAuthToken:
             return response.status, response.headers.get("Retry-After", ""), body
 
 
-def token_source(settings: Settings, credentials: Credentials, *, ca_file: str) -> TokenSource:
+def token_source(
+    settings: Settings, credentials: Credentials, *, ca_file: str, proxy: Proxy | None = None
+) -> TokenSource:
     """What the credentials allow: a static token, or tokens that are renewed."""
     if credentials.token is not None:
         return GivenToken(credentials.token, file=credentials.token_file)
@@ -216,7 +233,16 @@ def token_source(settings: Settings, credentials: Credentials, *, ca_file: str) 
         scope=settings.auth.scope,
         ca_file=ca_file,
         wait_s=settings.reconnect.wait_s,
+        proxy=proxy,
     )
+
+
+def _proxy_headers(proxy: Proxy) -> dict[str, str]:
+    """*Source*: RFC 7617, UTF-8."""
+    if not proxy.user:
+        return {}
+    pair = base64.b64encode(f"{proxy.user}:{proxy.password}".encode()).decode()
+    return {"Proxy-Authorization": f"Basic {pair}"}
 
 
 def _token_in(body: bytes) -> _Answer:

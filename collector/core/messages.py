@@ -1,11 +1,9 @@
 """The messages between the coordinator and its children, and the block they are all about.
 
-Every process imports this module. A message is a tagged msgspec Struct sent as msgpack over one
-stream socket per child (``collector.ipc.channel``). Only small things travel here: the bytes of
-hits stay in the journal, where a ``Block`` says where.
+Every process imports this module. A message is a tagged msgspec Struct sent as msgpack over one stream socket
+per child (``collector.ipc.channel``). Only small things travel here: the bytes of hits stay in the journal.
 
-Times called ``*_us`` are microseconds since the Unix epoch (UTC); ``held_us`` counts microseconds
-of held connection since the state folder was made.
+Times called ``*_us`` are microseconds since the Unix epoch (UTC); ``held_us`` are those of held connection.
 """
 
 from __future__ import annotations
@@ -15,6 +13,8 @@ import re
 from typing import Final, Literal
 
 import msgspec
+
+from collector.core.proxy import Proxy
 
 _PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9_=-][A-Za-z0-9_=.-]*")
 """Of a file or folder in a path: nothing hidden, nothing that leads elsewhere."""
@@ -73,6 +73,7 @@ class Connect(msgspec.Struct, frozen=True, tag=True):
     idle_timeout_s: float
     held_us: int
     """The counter's value when the request is sent."""
+    proxy: Proxy | None = None
 
 
 class ReadFile(msgspec.Struct, frozen=True, tag=True):
@@ -312,8 +313,7 @@ class StagedFile(msgspec.Struct, frozen=True, array_like=True):
 
     def __post_init__(self) -> None:
         """Names of ours, wherever they come from: paths are made of them. *Raises* ValueError."""
-        root, *names = self.final.split("/")
-        names += [self.staged] if self.staged else []
+        root, *names = (*self.final.split("/"), *filter(None, [self.staged]))
         if root != self.kind or self.final == root or not all(map(_PLAIN_NAME.fullmatch, names)):
             raise ValueError(f"a staged file is named {self.staged[:80]!r}, to be {self.final[:200]!r}")
 

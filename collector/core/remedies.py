@@ -231,6 +231,20 @@ TOKENS: Final[Mapping[TokenFailure, Remedy]] = {
     ),
 }
 
+PROXIES: Final[Mapping[int, Remedy]] = {
+    403: Remedy(
+        "the proxy does not allow this host (403)",
+        ("the proxy lets through known hosts only",),
+        "Ask whoever runs the proxy to allow the host and its port.",
+    ),
+    407: Remedy(
+        "the proxy wants a user name and a password (407)",
+        ("none are given", "they are wrong or have expired"),
+        "Set proxy.user, and LIVESTREAM_PROXY_PASSWORD or LIVESTREAM_PROXY_PASSWORD_FILE.",
+    ),
+}
+"""What a proxy answers instead of letting us through: nothing was reached."""
+
 ROWS: Final[Mapping[Row, str]] = {
     Row.LOST: "the connection was lost",
     Row.BUSY: "the service said another client is connected, or cannot serve the stream now (409, 503)",
@@ -262,6 +276,16 @@ def for_status(status: int) -> Remedy:
         return STATUSES[status]
     unknown = OUTCOMES[Outcome.STATUS]
     return Remedy(f"{unknown.means} ({status})", unknown.causes, unknown.do)
+
+
+def for_proxy(status: int) -> Remedy:
+    """The words for a proxy's refusal, known or not."""
+    unknown = Remedy(
+        f"the proxy did not let us through ({status})",
+        ("it cannot reach the host", "it does not allow it"),
+        "Check proxy.url, HTTPS_PROXY and NO_PROXY, or ask whoever runs the proxy.",
+    )
+    return PROXIES.get(status, unknown)
 
 
 def closed_in_words(closed: Closed) -> str:

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from collector.core.messages import Connect, Outcome
 from collector.core.retry_after import retry_after_s
 from collector.errors import ConfigurationError
+from collector.proxy import proxy_for
 from collector.reader import redirect
 from collector.reader.redirect import Forbidden, next_url
 from collector.reader.response import (
@@ -151,7 +152,8 @@ class Attempt:
         self._gave_up = ""
         self._give_up_at = None
         credentials = (self._order.token, self._order.api_key)
-        self._request = Request(url, credentials, self._options, self._selector, self)
+        proxy = proxy_for(url, self._order.proxy)
+        self._request = Request(url, credentials, self._options, self._selector, self, proxy=proxy)
 
     def _heard(self) -> None:
         self._give_up_at = time.monotonic() + self._order.idle_timeout_s

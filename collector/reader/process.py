@@ -182,6 +182,7 @@ class Reader:
         if isinstance(order, Connect):
             conceal(order.token)
             conceal(order.api_key)
+            conceal(order.proxy.password if order.proxy is not None else "")
             source = Attempt(order, self._options, self._selector)
             text = Inflater()
             cutting = Cutting(framer, interval_s)

@@ -18,8 +18,9 @@ from typing import Final, Protocol
 import pycurl
 
 from collector import __version__
+from collector.core.proxy import Proxy
+from collector.core.remedies import for_proxy
 from collector.reader.response import escaped
-from collector.settings_values import is_loopback
 
 USER_AGENT: Final = f"livestream-collector/{__version__}"
 
@@ -93,9 +94,12 @@ class Request:
         options: Options,
         selector: selectors.BaseSelector,
         taker: Taker,
+        *,
+        proxy: Proxy | None = None,
     ) -> None:
         self.ended: Ended | None = None
         self._taker = taker
+        self._proxy = proxy
         self._selector = selector
         self._wanted: dict[int, int] = {}
         self._paused = False
@@ -106,7 +110,8 @@ class Request:
         self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._on_socket)
         self._multi.setopt(pycurl.M_TIMERFUNCTION, self._on_timer)
         self._set_protocol(url, credentials)
-        self._set_trust(url, options)
+        self._set_trust(options)
+        self._set_proxy(options)
         self._curl.setopt(pycurl.SOCKOPTFUNCTION, functools.partial(_keep_alive, options.keepalive))
         self._multi.add_handle(self._curl)
 
@@ -174,7 +179,7 @@ class Request:
         curl.setopt(pycurl.HEADERFUNCTION, self._on_line)
         curl.setopt(pycurl.WRITEFUNCTION, self._on_body)
 
-    def _set_trust(self, url: str, options: Options) -> None:
+    def _set_trust(self, options: Options) -> None:
         curl = self._curl
         curl.setopt(pycurl.SSL_VERIFYPEER, 1)
         curl.setopt(pycurl.SSL_VERIFYHOST, 2)
@@ -182,8 +187,20 @@ class Request:
         curl.setopt(pycurl.CAINFO, options.ca_file)
         curl.unsetopt(pycurl.CAPATH)  # else the folder curl was built with is trusted as well
         curl.setopt(pycurl.CONNECTTIMEOUT_MS, round(options.connect_timeout_s * 1000))
-        if is_loopback(url):
-            curl.setopt(pycurl.PROXY, "")
+
+    def _set_proxy(self, options: Options) -> None:
+        """The one we are told of or none: what the environment says was decided before."""
+        curl, proxy = self._curl, self._proxy
+        curl.setopt(pycurl.PROXY, "" if proxy is None else proxy.url)
+        curl.setopt(pycurl.NOPROXY, "")
+        if proxy is None:
+            return
+        curl.setopt(pycurl.HTTPPROXYTUNNEL, 1)
+        curl.setopt(pycurl.PROXY_CAINFO, options.ca_file)
+        curl.unsetopt(pycurl.PROXY_CAPATH)
+        if proxy.user:
+            curl.setopt(pycurl.PROXYUSERNAME, proxy.user.encode())
+            curl.setopt(pycurl.PROXYPASSWORD, proxy.password.encode())
 
     def _on_sending(self, *_addresses: object) -> int:
         self._connected = True
@@ -227,9 +244,18 @@ class Request:
         if clean:
             self.ended = Ended(clean=True, untrusted=False, words="")
         for _, code, words in failed:
-            self.ended = Ended(
-                clean=False, untrusted=code in _UNTRUSTED, words=escaped(f"{words} (curl {code})")
-            )
+            said = escaped(self._in_words(f"{words} (curl {code})"))
+            self.ended = Ended(clean=False, untrusted=code in _UNTRUSTED, words=said)
+
+    def _in_words(self, said: str) -> str:
+        """Whose fault it is, where a proxy stands in between."""
+        if self._proxy is None or self._connected:
+            return said
+        status = self._curl.getinfo(pycurl.HTTP_CONNECTCODE)
+        if status >= 300:
+            remedy = for_proxy(status)
+            return f"{remedy.means}, {self._proxy.url}. {remedy.do}"
+        return f"through the proxy {self._proxy.url}: {said}"
 
 
 def _keep_alive(keepalive: tuple[int, int, int], fd: int, _purpose: int) -> int:
