@@ -14,11 +14,11 @@ static int64_t most_text = INT64_C(1) << 30;
 #define KERNEL_MOST_TEXT most_text
 #include "../../collector/decoder/kernel/kernel.cpp"
 
-#include <deque>
 #include <fstream>
 #include <sstream>
 #include <iostream>
 #include <iterator>
+#include <list>
 
 // ---------------------------------------------------------------- judging
 
@@ -32,7 +32,7 @@ static int64_t most_text = INT64_C(1) << 30;
 
 struct Schema {
   std::string format, name;
-  std::deque<Schema> children;
+  std::list<Schema> children;
   std::vector<ArrowSchema*> places;
   ArrowSchema schema{};
 
