@@ -147,6 +147,20 @@ def _lax(status: os.stat_result, path: str) -> str:
     )
 
 
+def given_secrets(
+    environ: Mapping[str, str], token_file: str | os.PathLike[str] | None = None
+) -> dict[str, str]:
+    """Of every secret where it comes from, in words that hold none of it; empty: it is not given."""
+    given = {}
+    for name in (*_VARIABLES, _PROXY_PASSWORD):
+        path = environ.get(name + _FILE, "")
+        source = f"the file {printable(path)} ({name}{_FILE})" if path else ""
+        given[name] = source or (f"the environment ({name})" if environ.get(name) else "")
+    if token_file is not None and not given[_TOKEN]:
+        given[_TOKEN] = f"the file {printable(str(token_file))} (auth.token_file)"
+    return given
+
+
 def refuse_secret_arguments(arguments: Sequence[str]) -> None:
     """*Raises* ``ConfigurationError`` for a flag that would hold one, and says where it belongs."""
     for argument in arguments:

@@ -23,6 +23,9 @@ environment (`LIVESTREAM_<SECTION>__<KEY>`; empty counts as not given), a flag (
 a flag of its own). Relative paths are relative to the current folder. Unknown keys and bad values are errors,
 all reported at once; the exit code is 2.
 
+`livestream-collector init` writes a file with all of them, `config show` the settings in effect and where each comes
+from.
+
 ```toml
 [stream]
 url = "https://livestream.adobe.net/api/1/stream/example"
@@ -43,9 +46,17 @@ Never in a settings file or an argument, where they are refused:
 | `LIVESTREAM_CLIENT_ID` | the client id, sent as `x-api-key`; for loopback hosts alone it may be left out |
 | `LIVESTREAM_CLIENT_SECRET` | with it: OAuth Server-to-Server, tokens are renewed |
 | `LIVESTREAM_TOKEN` | instead of the secret: a static token |
+| `LIVESTREAM_PROXY_PASSWORD` | the password for the proxy, if it wants one |
 
-Each may be in a file instead, whose path is in `LIVESTREAM_CLIENT_ID_FILE`, `LIVESTREAM_CLIENT_SECRET_FILE`
-or `LIVESTREAM_TOKEN_FILE`.
+Each may be in a file instead, whose path is in the same name with `_FILE`: `LIVESTREAM_CLIENT_SECRET_FILE` and so
+on. Such a file must be its owner's alone (`chmod 600`), or the start is refused. A file of root's may be readable by
+its group as well, as Kubernetes (`fsGroup`, with `defaultMode: 0440`) and systemd (`LoadCredential=`) hand secrets
+to a service; one that everybody can read never.
+
+A token file (`LIVESTREAM_TOKEN_FILE` or `auth.token_file`) is read before each request, so that something else may
+renew it, best by writing another file and renaming it. A refused token that stands there unchanged ends the
+collector with exit code 3, as a static one does. A token that says when it ends (a JWT with `exp`, or with Adobe's
+`created_at` and `expires_in`) is announced 7 days, 3 days, a day, 6 hours and an hour ahead (`token.expiring`).
 """
 
 _EVENTS: Final = """# Log events

@@ -21,7 +21,7 @@ from collector.settings_rules import broken_rules, default_hosts, default_name
 from collector.settings_table import SECTIONS, SPECS, Settings, environment_name
 from collector.settings_values import Refusal, parse
 
-__all__ = ["Purpose", "Settings", "load_settings"]
+__all__ = ["Loaded", "Purpose", "Settings", "load_settings", "load_with_sources"]
 
 _SECRETS: Final[Mapping[str, str]] = {
     "token": "LIVESTREAM_TOKEN",
@@ -70,6 +70,14 @@ _STATE_SUFFIX: Final[Mapping[Purpose, str]] = {Purpose.DECODE: ".files", Purpose
 """Of the default state folder's name. What reads saved files has no business with the stream's address."""
 
 
+class Loaded(NamedTuple):
+    """Settings, and where each came from."""
+
+    settings: Settings
+    sources: Mapping[str, str]
+    """By full key: a file, an environment variable, a flag. What is not here is the default."""
+
+
 class _Given(NamedTuple):
     key: str
     value: object
@@ -103,6 +111,20 @@ def load_settings(
     Relative paths are relative to the current folder. *Blocks* while reading ``config``.
     *Raises* ``ConfigurationError`` with every fault of every layer.
     """
+    return load_with_sources(
+        purpose, config=config, environ=environ, options=options, assignments=assignments
+    ).settings
+
+
+def load_with_sources(
+    purpose: Purpose,
+    *,
+    config: str | Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    options: Mapping[str, object] | None = None,
+    assignments: Sequence[str] = (),
+) -> Loaded:
+    """As ``load_settings``, for those who show them."""
     own = _OWN_DEFAULTS[purpose]
     gathered = _Gathered({key: own.get(key, spec.default) for key, spec in SPECS.items()})
     for given in _layers(gathered, config, environ or {}, options or {}, assignments):
@@ -117,7 +139,7 @@ def load_settings(
         gathered.add_fault(key, gathered.sources.get(key, "default"), f"{shown} cannot be used: {why}")
     if gathered.faults:
         raise ConfigurationError(_message(gathered.faults))
-    return _built(gathered.values)
+    return Loaded(_built(gathered.values), gathered.sources)
 
 
 def _layers(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import json
 from typing import Any, Final
 
 KIB: Final = 1024
@@ -68,6 +69,22 @@ def format_value(kind: Kind, value: Any) -> str:
     if isinstance(value, float) and value == int(value):
         return str(int(value))
     return str(value)
+
+
+def toml_value(spec: Spec, value: Any) -> str:
+    """The value as a settings file has it, so that it reads back the same."""
+    if isinstance(value, tuple | list):
+        return "[" + ", ".join(_quoted(str(item)) for item in value) + "]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = format_value(spec.kind, value)
+    is_number = isinstance(value, int | float) and spec.kind is not Kind.MODE and " " not in text
+    return text if is_number else _quoted(text)
+
+
+def _quoted(text: str) -> str:
+    """A basic string of TOML, whose escapes are those of JSON."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _format_size(size: int) -> str:

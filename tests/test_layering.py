@@ -27,6 +27,7 @@ RANKS = {
     "telemetry": 1,
     "trust": 1,
     "proxy": 2,
+    "settings_text": 2,
     "core": 1,
     "storage": 2,
     "ipc": 2,

@@ -12,14 +12,14 @@ from collections.abc import Sequence
 from typing import Final, NoReturn
 
 # In the order in which --help lists them.
-from collector.cli import collecting, keeping  # isort: skip
+from collector.cli import setting_up, collecting, keeping  # isort: skip
 from collector.cli.app import app
 from collector.cli.options import PROGRAM
 from collector.credentials import refuse_secret_arguments
 from collector.errors import CollectorError, ConfigurationError, ExitCode
 from collector.escaping import defect_in_words, printable, without_secrets
 
-__all__ = ["collecting", "keeping", "main"]
+__all__ = ["collecting", "keeping", "main", "setting_up"]
 
 _EXTRAS: Final = {"duckdb": "query"}
 """Optional packages, and the extra that brings each."""
