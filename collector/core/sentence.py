@@ -1,12 +1,12 @@
-"""The one sentence that says how a collector is: at the top of the page, of ``status`` and of the live view.
+"""The one sentence that says how a collector is: on top of the page, of ``status``, of the live view.
 
-Pure. It is made of the same words as log and ``explain``, and says what is lost or may be, never "all is well"
+Pure. It is made of the same words as log and ``explain``, and says what is or may be lost, never "all is well"
 without a reason.
 """
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -109,7 +109,7 @@ def _attention(status: Status) -> str:
 
 def clock(at_us: int) -> str:
     """``14:02 UTC``."""
-    return f"{datetime.datetime.fromtimestamp(at_us / 1e6, datetime.UTC):%H:%M} UTC"
+    return f"{dt.datetime.fromtimestamp(at_us / 1e6, dt.UTC):%H:%M} UTC"
 
 
 def duration(seconds: float) -> str:
