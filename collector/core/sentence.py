@@ -1,6 +1,6 @@
 """The one sentence that says how a collector is: on top of the page, of ``status``, of the live view.
 
-Pure. It is made of the same words as log and ``explain``, and says what is or may be lost, never "all is well"
+Pure. Made of the same words as log and ``explain``, and says what is or may be lost, never "all is well"
 without a reason.
 """
 

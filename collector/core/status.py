@@ -1,4 +1,4 @@
-"""What a running collector is doing, as one value for the page, the terminal, ``status``, metrics, the bundle.
+"""What a running collector is doing, as a value for the page, the terminal, ``status``, metrics, the bundle.
 
 Pure data. Made by the coordinator, sent as JSON, kept as the state folder's last word. The invariants: no
 secret and no raw bytes of a hit but the escaped, shortened texts of rejects; every list is bounded. Units:
