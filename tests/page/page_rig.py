@@ -1,0 +1,123 @@
+"""The status page in Chromium, served as the collector serves it, with what a test says the status is."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import threading
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from collector.coordinator import page
+
+CHROMIUMS = ("chromium", "chromium-browser", "google-chrome")
+PATIENCE_MS = 20_000
+"""A guard, far above what anything here takes."""
+
+SCREENSHOTS = "PAGE_SCREENSHOTS"
+"""Environment variable: the folder that screenshots are kept in."""
+
+
+def without_browser(reason: str) -> None:
+    """What is missing is a skip locally and a failure in CI."""
+    if os.environ.get("CI"):
+        pytest.fail(f"{reason}: CI must have it")
+    pytest.skip(reason)
+
+
+def find_chromium() -> str:
+    found = next(filter(None, map(shutil.which, CHROMIUMS)), None)
+    if found is None:
+        without_browser("Chromium is not installed (on Debian: apt-get install chromium)")
+    assert found is not None
+    return found
+
+
+class PageServer:
+    """``/``, its files and ``/events`` on a thread of its own; ``leave`` and ``return_`` are the collector's."""
+
+    def __init__(self, status: bytes) -> None:
+        self.port = 0
+        self._status = status
+        self._listeners: set[asyncio.Queue[bytes | None]] = set()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread.start()
+        self.return_()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/"
+
+    def say(self, status: bytes) -> None:
+        """To every page that listens, and to each that comes."""
+        self._loop.call_soon_threadsafe(self._say, status)
+
+    def leave(self) -> None:
+        self._call(self._stop())
+
+    def return_(self) -> None:
+        self._call(self._start())
+
+    def close(self) -> None:
+        self.leave()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _call(self, work):
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE_MS / 1000)
+
+    def _say(self, status: bytes) -> None:
+        self._status = status
+        for listener in self._listeners:
+            listener.put_nowait(status)
+
+    async def _start(self) -> None:
+        app = web.Application()
+        for path, file in page.files().items():
+            app.router.add_get(path, _handler(file))
+        app.router.add_get("/events", self._events)
+        self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=1)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True)
+        await site.start()
+        self.port = self._runner.addresses[0][1]
+
+    async def _stop(self) -> None:
+        for listener in self._listeners:
+            listener.put_nowait(None)
+        await self._runner.cleanup()
+
+    async def _events(self, request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", **page.HEADERS})
+        await response.prepare(request)
+        said: asyncio.Queue[bytes | None] = asyncio.Queue()
+        said.put_nowait(self._status)
+        self._listeners.add(said)
+        with contextlib.suppress(ConnectionResetError):
+            try:
+                while (status := await said.get()) is not None:
+                    await response.write(b"data: " + status + b"\n\n")
+            finally:
+                self._listeners.discard(said)
+        return response
+
+
+def _handler(file: page.PageFile):
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(
+            body=file.body, headers={"Content-Type": f"{file.content_type}; charset=utf-8", **page.HEADERS}
+        )
+
+    return answer
+
+
+def screenshot_folder(tmp_path: Path) -> Path:
+    folder = Path(os.environ.get(SCREENSHOTS, tmp_path))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
