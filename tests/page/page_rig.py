@@ -9,6 +9,7 @@ import shutil
 import threading
 from pathlib import Path
 
+import msgspec
 import pytest
 from aiohttp import web
 
@@ -121,3 +122,45 @@ def screenshot_folder(tmp_path: Path) -> Path:
     folder = Path(os.environ.get(SCREENSHOTS, tmp_path))
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+class Watched:
+    """A page and all that it says to the console."""
+
+    def __init__(self, page) -> None:
+        self.page = page
+        page.set_default_timeout(PATIENCE_MS)
+        self.said: list[str] = []
+        self.gone_is_expected = False
+        page.on("console", lambda message: self._said(message.type, message.text))
+        page.on("pageerror", lambda error: self._said("error", str(error)))
+        page.on("dialog", lambda dialog: self._said("dialog", dialog.message))
+
+    def _said(self, kind: str, text: str) -> None:
+        """That a request failed is said by the browser itself, whatever the page does about it."""
+        if not (self.gone_is_expected and "net::ERR_" in text):
+            self.said.append(f"{kind}: {text}")
+
+    def until(self, script: str, argument: object = None) -> None:
+        self.page.wait_for_function(script, arg=argument)
+
+    def until_shown(self, status: bytes) -> None:
+        """The figures are those of this status."""
+        at_us = msgspec.json.decode(status)["at_us"]
+        self.until("at => document.getElementById('figures').dataset.at === at", str(at_us))
+
+    def text(self, selector: str) -> str:
+        return self.page.locator(selector).inner_text()
+
+    def texts(self, selector: str) -> list[str]:
+        return self.page.locator(selector).all_inner_texts()
+
+    def faults(self) -> list[str]:
+        """What axe-core finds, contrast included."""
+        from axe_playwright_python.sync_playwright import Axe
+
+        found = Axe().run(self.page).response["violations"]
+        return [f"{each['id']}: {node['html']}" for each in found for node in each["nodes"]]
+
+    def overflows(self) -> bool:
+        return self.page.evaluate("document.documentElement.scrollWidth > innerWidth")

@@ -20,6 +20,7 @@ from collector.core.status import (
     Token,
     Totals,
 )
+from collector.escaping import printable
 
 NOW_US = 1_795_501_867_000_000
 MINUTE_US = 60_000_000
@@ -27,7 +28,7 @@ GIB = 2**30
 
 HOSTILE = (
     "<script>document.title = 'broken in'</script><img src=x onerror=alert(1)>",
-    "</code></li><h1>All is well</h1>\\x1b[31mred\\x1b[0m\\r\\n",
+    "</code></li><h1>All is well</h1>\x1b[31mred\x1b[0m\r\n",
     "\u202eesrever \u200b&amp; &lt;b&gt; " + "unbroken" * 60,
 )
 
@@ -215,6 +216,7 @@ STATUSES: dict[str, Status] = {
     "quiet": _status(
         msgspec.structs.replace(READING, last_hit_us=NOW_US - 23 * MINUTE_US), hits_per_s=0.0, lag_s=0.0
     ),
+    "behind": _status(lag_s=1_904.0),
     "waiting-409": _after(
         _closed(Outcome.STATUS, status=409, error_description="Stream is already in use. Try again later")
     ),

@@ -11,11 +11,17 @@ const PX_PER_SAMPLE = 3;
 const TABLE_ROWS = 12;
 
 /** The smallest of 1, 2, 2.5, 5 times a power of ten that is not below `value`. */
-function niceCeiling(value) {
+export function niceCeiling(value) {
   if (!(value > 0)) return 1;
   const power = 10 ** Math.floor(Math.log10(value));
   return [1, 2, 2.5, 5, 10].find((step) => step * power >= value) * power;
 }
+
+const DURATIONS_S = [1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 4 * 3600, 12 * 3600];
+
+/** The same for seconds, in steps that read well as minutes and hours. */
+export const niceDuration = (seconds) =>
+  DURATIONS_S.find((step) => step >= seconds) ?? 86400 * niceCeiling(seconds / 86400);
 
 /** Runs of samples without a pause: `[{at, value}, ...]` each. */
 function runs(samples) {
@@ -51,10 +57,11 @@ function timeLabels(from, to, width, y) {
 
 /** One figure: its label, the value now, the curve, and the same as a table. */
 export class Chart {
-  /** `words` gives a value as text, `unit` is said behind it. */
-  constructor(figure, { label, unit, words }) {
+  /** `words` gives a value as text, `unit` is said behind it, `ceiling` gives the axis its end. */
+  constructor(figure, { label, unit, words, ceiling }) {
     this.label = label;
     this.words = words;
+    this.ceiling = ceiling;
     this.drawn = null;
     this.value = element("span");
     this.svg = shape("svg", { role: "img", "aria-label": label });
@@ -123,7 +130,7 @@ export class Chart {
     }
     const from = samples[0].at;
     const to = samples.at(-1).at;
-    const top = niceCeiling(Math.max(...samples.map((sample) => sample.value)));
+    const top = this.ceiling(Math.max(...samples.map((sample) => sample.value)));
     const x = (at) => (width * (Math.min(Math.max(at, from), to) - from)) / (to - from);
     const y = (value) => HEIGHT - BOTTOM - ((HEIGHT - BOTTOM - TOP) * value) / top;
     this.scale = { from, to, x, y, width };

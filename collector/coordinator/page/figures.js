@@ -1,6 +1,6 @@
 // Everything below the headline. Each part is a function of one status.
 
-import { Chart } from "./charts.js";
+import { Chart, niceCeiling, niceDuration } from "./charts.js";
 import { byId, element, keep, setAttribute, setText, shape, show } from "./dom.js";
 import { drawStrip } from "./strip.js";
 import { bytes, count, counted, duration, iso, local, rate, utc } from "./words.js";
@@ -42,8 +42,8 @@ function showTerms(list, terms) {
 
 function showCharts(status) {
   charts ??= {
-    hits: new Chart(byId("hits"), { label: "Hits per second", unit: "a second", words: rate }),
-    lag: new Chart(byId("lag"), { label: "Lag", unit: "from received to Parquet", words: duration }),
+    hits: new Chart(byId("hits"), { label: "Hits per second", unit: "a second", words: rate, ceiling: niceCeiling }),
+    lag: new Chart(byId("lag"), { label: "Lag", unit: "age of the oldest record not in Parquet", words: duration, ceiling: niceDuration }),
   };
   const away = awayIn(status.history);
   for (const [name, field] of [["hits", "hits_per_s"], ["lag", "lag_s"]]) {

@@ -23,24 +23,40 @@ const STATES = {
   stopped: ["still", "Stopped"],
 };
 
-const QUIET_US = 60e6; // As in the sentence: so long without a hit is quiet.
+// As in the sentence: so long without a hit is quiet, so far behind is worth a word, for so long a gap is spoken of.
+const QUIET_US = 60e6;
+const BEHIND_S = 300;
+const RECENT_US = 24 * 3600e6;
+const LONG = 90; // Characters: a sentence beyond it is set smaller.
 const AT_EASE = new Set(["starting", "draining", "stopped", "refused"]); // Not ready by their nature.
 const AFTER_A_RESTART = new Set(["", "drained", "unknown_end"]); // Codes of waits that are nothing to look at.
 
 let announced = "";
 
-function toneAndWord({ at_us: nowUs, ready, connection, journal }) {
+const gapsLikely = (timeline, nowUs) =>
+  timeline.some((at) => at.suspected === "likely" && (at.ended_us || nowUs) >= nowUs - RECENT_US);
+
+function toneAndWord({ at_us: nowUs, lag_s: lagS, ready, connection, journal, timeline }) {
   const [tone, word] = STATES[connection.state];
   if (!ready && !AT_EASE.has(connection.state)) return ["bad", `${word}, needs attention`];
   if (connection.state === "waiting" && !journal.full && AFTER_A_RESTART.has(connection.code)) return ["busy", word];
   const quiet = nowUs - Math.max(connection.last_hit_us, connection.since_us) >= QUIET_US;
-  return connection.state === "streaming" && quiet ? ["busy", "Quiet"] : [tone, word];
+  if (connection.state !== "streaming") return [tone, word];
+  if (gapsLikely(timeline, nowUs)) return ["warn", "Reading, after a gap"];
+  if (lagS >= BEHIND_S) return ["warn", "Reading, behind"];
+  return quiet ? ["busy", "Quiet"] : [tone, word];
 }
 
 function mark(tone, word) {
   document.body.dataset.tone = tone;
   setAttribute(byId("mark").firstElementChild, "d", MARKS[tone]);
   setText(byId("state"), word);
+}
+
+function headline(sentence) {
+  const node = byId("sentence");
+  setText(node, sentence);
+  node.classList.toggle("long", sentence.length > LONG);
 }
 
 /** A screen reader is told when the state changes, not when the numbers in the sentence do. */
@@ -79,7 +95,7 @@ export function showHeadline(status) {
   const [tone, word] = toneAndWord(status);
   const [first, rest] = firstAndRest(status.sentence);
   mark(tone, word);
-  setText(byId("sentence"), first);
+  headline(first);
   setText(byId("as-of"), `As of ${bothTimes(status.at_us, { seconds: true })}`);
   setText(byId("where"), status.stream);
   document.title = `${word} · ${status.stream}`;
@@ -99,7 +115,7 @@ export function showSilence(last) {
   mark(calm ? "still" : "bad", word);
   const since = last === null ? "" : ` since ${utc(last.at_us)}`;
   const sentence = calm ? `The collector was told to stop and has not answered${since}.` : `The collector has not answered${since}.`;
-  setText(byId("sentence"), sentence);
+  headline(sentence);
   setText(byId("as-of"), last === null ? "" : `Last heard ${bothTimes(last.at_us, { seconds: true })}: ${duration((Date.now() * 1000 - last.at_us) / 1e6)} ago`);
   showRemedy([
     calm

@@ -34,6 +34,7 @@ function heard(status) {
   silent = false;
   showHeadline(status);
   showFigures(status);
+  byId("figures").dataset.at = status.at_us;
   show(byId("figures"), true);
   show(byId("stale"), false);
 }
