@@ -2,51 +2,50 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 
 import pytest
 from page_rig import PageServer, Watched, find_chromium, without_browser
 from states import STATES
 
+LookAt = Callable[..., AbstractContextManager[Watched]]
+
 
 @pytest.fixture(scope="session")
-def browser():
-    """Chromium as the distribution has it."""
+def look_at() -> Iterator[LookAt]:
+    """Opens a page in Chromium, as the distribution has it; a word in its console is a fault."""
     for module in ("playwright", "axe_playwright_python"):
         if importlib.util.find_spec(module) is None:
             without_browser(f"{module} is not installed (scripts/setup)")
-    from playwright.sync_api import sync_playwright
+    from axe_playwright_python.base import AXE_SCRIPT  # noqa: PLC0415 - skipped where it is not installed
+    from playwright.sync_api import sync_playwright  # noqa: PLC0415
 
     path = find_chromium()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
+
+        @contextlib.contextmanager
+        def opened(url: str, *, width: int = 1200, dark: bool = False) -> Iterator[Watched]:
+            context = browser.new_context(
+                viewport={"width": width, "height": 900},
+                color_scheme="dark" if dark else "light",
+                timezone_id="Europe/Berlin",
+                locale="de-DE",
+            )
+            context.add_init_script(AXE_SCRIPT)
+            watched = Watched(context.new_page())
+            watched.page.goto(url)
+            yield watched
+            context.close()
+            assert watched.said == []
+
+        yield opened
         browser.close()
 
 
 @pytest.fixture
-def server():
+def server() -> Iterator[PageServer]:
     server = PageServer(STATES["reading"])
     yield server
     server.close()
-
-
-@pytest.fixture
-def look_at(browser):
-    """Opens a page and watches its console; a word there fails the test."""
-
-    @contextlib.contextmanager
-    def opened(url: str, *, width: int = 1200, dark: bool = False, zone: str = "Europe/Berlin") -> Iterator[Watched]:
-        context = browser.new_context(
-            viewport={"width": width, "height": 900},
-            color_scheme="dark" if dark else "light",
-            timezone_id=zone,
-            locale="de-DE",
-        )
-        watched = Watched(context.new_page())
-        watched.page.goto(url)
-        yield watched
-        context.close()
-        assert watched.said == []
-
-    return opened

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime as dt
 import os
 import shutil
 import threading
@@ -39,11 +40,12 @@ def find_chromium() -> str:
 
 
 class PageServer:
-    """``/``, its files and ``/events`` on a thread of its own; ``leave`` and ``return_`` are the collector's."""
+    """``/``, its files and ``/events`` on a thread of its own; it leaves and returns as a collector does."""
 
     def __init__(self, status: bytes) -> None:
         self.port = 0
         self._status = status
+        self._count = 0
         self._listeners: set[asyncio.Queue[bytes | None]] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
@@ -54,9 +56,17 @@ class PageServer:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/"
 
-    def say(self, status: bytes) -> None:
-        """To every page that listens, and to each that comes."""
-        self._loop.call_soon_threadsafe(self._say, status)
+    def say(self, status: bytes) -> str:
+        """To every page that listens, and to each that comes. Gives the moment that a page shows with it.
+
+        Each is said a millisecond after the one before, so that no two have the same moment.
+        """
+        said = msgspec.json.decode(status)
+        self._count += 1
+        said["at_us"] += self._count * 1000
+        self._loop.call_soon_threadsafe(self._say, msgspec.json.encode(said))
+        at = dt.datetime.fromtimestamp(said["at_us"] // 1000 / 1000, dt.UTC)
+        return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
     def leave(self) -> None:
         self._call(self._stop())
@@ -144,10 +154,9 @@ class Watched:
     def until(self, script: str, argument: object = None) -> None:
         self.page.wait_for_function(script, arg=argument)
 
-    def until_shown(self, status: bytes) -> None:
-        """The figures are those of this status."""
-        at_us = msgspec.json.decode(status)["at_us"]
-        self.until("at => document.getElementById('figures').dataset.at === at", str(at_us))
+    def until_shown(self, moment: str) -> None:
+        """What was said at this moment is what the page shows."""
+        self.until("moment => document.getElementById('as-of').dateTime === moment", moment)
 
     def text(self, selector: str) -> str:
         return self.page.locator(selector).inner_text()
@@ -157,9 +166,7 @@ class Watched:
 
     def faults(self) -> list[str]:
         """What axe-core finds, contrast included."""
-        from axe_playwright_python.sync_playwright import Axe
-
-        found = Axe().run(self.page).response["violations"]
+        found = self.page.evaluate("axe.run().then(found => found.violations)")
         return [f"{each['id']}: {node['html']}" for each in found for node in each["nodes"]]
 
     def overflows(self) -> bool:

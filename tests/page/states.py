@@ -37,7 +37,7 @@ def _history(state: ConnectionState) -> tuple[Sample, ...]:
     """An hour with a break in it; at its end in ``state``."""
     samples = []
     for index in range(361):
-        away = 180 <= index < 188 or (index > 350 and state not in (ConnectionState.STREAMING,))
+        away = 180 <= index < 188 or (index > 350 and state is not ConnectionState.STREAMING)
         rate = 0.0 if away else 1180.0 + 9 * (index * 37 % 17) + index / 4
         at = state if index > 350 else ConnectionState.WAITING if away else ConnectionState.STREAMING
         samples.append(
@@ -181,7 +181,7 @@ REJECTS = tuple(
         block=10_812 - index // 3,
         line=17 + index * 31,
         reason="not a JSON object in valid UTF-8: unexpected end of the record",
-        text=text,
+        text=printable(text, 200),
         length=3_412 + index,
     )
     for index, text in enumerate((*HOSTILE, '{"hitIdHigh":"3420', ""))
@@ -308,7 +308,9 @@ STATES: dict[str, bytes] = {name: _finished(status) for name, status in STATUSES
 """What an event carries."""
 
 
-def later(name: str, seconds: float) -> bytes:
-    """The same state so much later."""
+def said(name: str, *, after_s: float = 0.0, **fields) -> bytes:
+    """The same state so much later, with other fields."""
     status = STATUSES[name]
-    return _finished(msgspec.structs.replace(status, at_us=status.at_us + int(seconds * 1_000_000)))
+    return _finished(
+        msgspec.structs.replace(status, at_us=status.at_us + round(after_s * 1_000_000), **fields)
+    )

@@ -2,7 +2,7 @@
 // has its mark and its word.
 
 import { byId, element, keep, setAttribute, setText, show } from "./dom.js";
-import { ZONE, duration, local, utc } from "./words.js";
+import { ZONE, duration, iso, local, utc } from "./words.js";
 
 const MARKS = {
   good: "M12 2a10 10 0 1 0 0 20a10 10 0 0 0 0-20zM10.6 16.6l-4.3-4.3 1.5-1.5 2.8 2.8 5.7-5.7 1.5 1.5z",
@@ -59,6 +59,11 @@ function headline(sentence) {
   node.classList.toggle("long", sentence.length > LONG);
 }
 
+function asOf(us, words) {
+  setAttribute(byId("as-of"), "datetime", iso(us));
+  setText(byId("as-of"), words);
+}
+
 /** A screen reader is told when the state changes, not when the numbers in the sentence do. */
 function announce(about, words) {
   if (announced === about) return;
@@ -96,7 +101,7 @@ export function showHeadline(status) {
   const [first, rest] = firstAndRest(status.sentence);
   mark(tone, word);
   headline(first);
-  setText(byId("as-of"), `As of ${bothTimes(status.at_us, { seconds: true })}`);
+  asOf(status.at_us, `As of ${bothTimes(status.at_us, { seconds: true })}`);
   setText(byId("where"), status.stream);
   document.title = `${word} · ${status.stream}`;
   const due = connection.next_attempt_us;
@@ -116,7 +121,10 @@ export function showSilence(last) {
   const since = last === null ? "" : ` since ${utc(last.at_us)}`;
   const sentence = calm ? `The collector was told to stop and has not answered${since}.` : `The collector has not answered${since}.`;
   headline(sentence);
-  setText(byId("as-of"), last === null ? "" : `Last heard ${bothTimes(last.at_us, { seconds: true })}: ${duration((Date.now() * 1000 - last.at_us) / 1e6)} ago`);
+  if (last !== null) {
+    const agoS = (Date.now() * 1000 - last.at_us) / 1e6;
+    asOf(last.at_us, `Last heard ${bothTimes(last.at_us, { seconds: true })}, ${duration(agoS)} ago`);
+  }
   showRemedy([
     calm
       ? "It is not running, and collects nothing, until it is started again."

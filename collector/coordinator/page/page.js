@@ -34,7 +34,6 @@ function heard(status) {
   silent = false;
   showHeadline(status);
   showFigures(status);
-  byId("figures").dataset.at = status.at_us;
   show(byId("figures"), true);
   show(byId("stale"), false);
 }
