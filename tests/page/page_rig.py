@@ -46,6 +46,10 @@ class PageServer:
         self.port = 0
         self._status = status
         self._count = 0
+        self.moment = ""
+        """Of what was said last."""
+        self.connections = 0
+        """Requests for events so far."""
         self._listeners: set[asyncio.Queue[bytes | None]] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
@@ -66,7 +70,8 @@ class PageServer:
         said["at_us"] += self._count * 1000
         self._loop.call_soon_threadsafe(self._say, msgspec.json.encode(said))
         at = dt.datetime.fromtimestamp(said["at_us"] // 1000 / 1000, dt.UTC)
-        return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        self.moment = at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return self.moment
 
     def leave(self) -> None:
         self._call(self._stop())
@@ -108,7 +113,9 @@ class PageServer:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream", **page.HEADERS})
         await response.prepare(request)
         said: asyncio.Queue[bytes | None] = asyncio.Queue()
-        said.put_nowait(self._status)
+        self.connections += 1
+        if self._status:
+            said.put_nowait(self._status)
         self._listeners.add(said)
         with contextlib.suppress(ConnectionResetError):
             try:

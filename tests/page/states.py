@@ -151,19 +151,28 @@ def _status(connection: Connection = READING, **fields) -> Status:
     return msgspec.structs.replace(made, **fields)
 
 
-def _waiting(cause: str, code: str, *, wait_s: int = 38, **fields) -> Status:
-    connection = Connection(
+def waiting(cause: str, code: str, *, wait_s: int = 38) -> Connection:
+    return Connection(
         state=ConnectionState.WAITING,
         since_us=NOW_US - 24_000_000,
         cause=cause,
         code=code,
         next_attempt_us=NOW_US + wait_s * 1_000_000,
     )
+
+
+def _waiting(cause: str, code: str, *, wait_s: int = 38, **fields) -> Status:
     gap = Stretch(
-        kind="gap", number=13, began_us=NOW_US - 24_000_000, words="the gap goes on", suspected="possible"
+        kind="gap",
+        number=13,
+        began_us=NOW_US - 24_000_000,
+        words="what was in transit at the break can be lost",
+        suspected="possible",
     )
-    ended = msgspec.structs.replace(_OPEN, ended_us=NOW_US - 24_000_000, outcome=code, words="over")
-    return _status(connection, timeline=(*TIMELINE, ended, gap), **fields)
+    ended = msgspec.structs.replace(
+        _OPEN, ended_us=NOW_US - 24_000_000, outcome="lost", words="the connection was lost"
+    )
+    return _status(waiting(cause, code, wait_s=wait_s), timeline=(*TIMELINE, ended, gap), **fields)
 
 
 def _after(closed: Closed, **fields) -> Status:

@@ -59,6 +59,7 @@ function timeLabels(from, to, width, y) {
 export class Chart {
   /** `words` gives a value as text, `unit` is said behind it, `ceiling` gives the axis its end. */
   constructor(figure, { label, unit, words, ceiling }) {
+    this.figure = figure;
     this.label = label;
     this.words = words;
     this.ceiling = ceiling;
@@ -95,8 +96,9 @@ export class Chart {
 
   describe(now) {
     const { samples, away } = this.drawn;
+    this.figure.classList.toggle("empty", samples.length < 2);
     if (samples.length < 2) {
-      setText(this.summary, "The curve begins with the first minute.");
+      setText(this.summary, "No curve yet.");
       setAttribute(this.svg, "aria-label", `${this.label}: no curve yet`);
       keep(this.body, [], {});
       return;
@@ -134,11 +136,11 @@ export class Chart {
     const x = (at) => (width * (Math.min(Math.max(at, from), to) - from)) / (to - from);
     const y = (value) => HEIGHT - BOTTOM - ((HEIGHT - BOTTOM - TOP) * value) / top;
     this.scale = { from, to, x, y, width };
-    const parts = [hatching(`${this.svg.parentNode.id}-away`)];
+    const parts = [hatching(`${this.figure.id}-away`)];
     for (const span of away) {
       const left = x(span.from);
       const size = Math.max(2, x(span.to) - left);
-      parts.push(shape("rect", { x: left, y: TOP, width: size, height: HEIGHT - BOTTOM - TOP, class: "away", fill: `url(#${this.svg.parentNode.id}-away)` }));
+      parts.push(shape("rect", { x: left, y: TOP, width: size, height: HEIGHT - BOTTOM - TOP, class: "away", fill: `url(#${this.figure.id}-away)` }));
     }
     for (const run of runs(samples).map((all) => thinned(all, width / PX_PER_SAMPLE))) {
       const line = run.map((sample) => `${x(sample.at).toFixed(1)},${y(sample.value).toFixed(1)}`).join(" ");

@@ -24,6 +24,13 @@ export function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
+/** Words with commands between backquotes: what is between two of them becomes code. */
+export function setWords(node, words) {
+  if (node.dataset.words === words) return;
+  node.dataset.words = words;
+  node.replaceChildren(...words.split("`").map((part, index) => (index % 2 === 0 ? part : element("code", {}, part))));
+}
+
 /** `undefined` and `null` take the attribute away. */
 export function setAttribute(node, name, value) {
   if (value === undefined || value === null) node.removeAttribute(name);

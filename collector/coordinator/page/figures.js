@@ -43,7 +43,7 @@ function showTerms(list, terms) {
 function showCharts(status) {
   charts ??= {
     hits: new Chart(byId("hits"), { label: "Hits per second", unit: "a second", words: rate, ceiling: niceCeiling }),
-    lag: new Chart(byId("lag"), { label: "Lag", unit: "age of the oldest record not in Parquet", words: duration, ceiling: niceDuration }),
+    lag: new Chart(byId("lag"), { label: "Lag to Parquet", unit: "", words: duration, ceiling: niceDuration }),
   };
   const away = awayIn(status.history);
   for (const [name, field] of [["hits", "hits_per_s"], ["lag", "lag_s"]]) {

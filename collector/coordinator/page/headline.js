@@ -1,26 +1,29 @@
 // The top of the page: how it is in one sentence, and what to do if it is not well. Never by colour alone: each tone
 // has its mark and its word.
 
-import { byId, element, keep, setAttribute, setText, show } from "./dom.js";
+import { byId, element, keep, setAttribute, setText, setWords, show } from "./dom.js";
 import { ZONE, duration, iso, local, utc } from "./words.js";
 
+const DISC = "M12 2a10 10 0 1 0 0 20a10 10 0 0 0 0-20z";
 const MARKS = {
-  good: "M12 2a10 10 0 1 0 0 20a10 10 0 0 0 0-20zM10.6 16.6l-4.3-4.3 1.5-1.5 2.8 2.8 5.7-5.7 1.5 1.5z",
-  busy: "M12 2a10 10 0 1 0 0 20a10 10 0 0 0 0-20zM7.5 13.4a1.4 1.4 0 1 1 0-2.8a1.4 1.4 0 0 1 0 2.8zM12 13.4a1.4 1.4 0 1 1 0-2.8a1.4 1.4 0 0 1 0 2.8zM16.5 13.4a1.4 1.4 0 1 1 0-2.8a1.4 1.4 0 0 1 0 2.8z",
-  warn: "M12 2a10 10 0 1 0 0 20a10 10 0 0 0 0-20zM13 12.6l3.3 3.3-1.4 1.4-3.9-3.9V6.5h2z",
-  bad: "M12 2.2l11 19.3H1zM11 9v6h2V9zM11 16.8v2.2h2v-2.2z",
-  still: "M12 2a10 10 0 1 0 0 20a10 10 0 0 0 0-20zM8.5 8.5h7v7h-7z",
+  tick: `${DISC}M10.6 16.6l-4.3-4.3 1.5-1.5 2.8 2.8 5.7-5.7 1.5 1.5z`,
+  dots: `${DISC}M7.5 13.4a1.4 1.4 0 1 1 0-2.8a1.4 1.4 0 0 1 0 2.8zM12 13.4a1.4 1.4 0 1 1 0-2.8a1.4 1.4 0 0 1 0 2.8zM16.5 13.4a1.4 1.4 0 1 1 0-2.8a1.4 1.4 0 0 1 0 2.8z`,
+  clock: `${DISC}M13 12.6l3.3 3.3-1.4 1.4-3.9-3.9V6.5h2z`,
+  bars: `${DISC}M8 8h2.6v8H8zM13.4 8H16v8h-2.6z`,
+  note: `${DISC}M11 6.5h2v7h-2zM11 15.5h2v2h-2z`,
+  alarm: "M12 2.2l11 19.3H1zM11 9v6h2V9zM11 16.8v2.2h2v-2.2z",
+  square: `${DISC}M8.5 8.5h7v7h-7z`,
 };
 
 const STATES = {
-  starting: ["busy", "Starting"],
-  requesting: ["busy", "Connecting"],
-  streaming: ["good", "Reading"],
-  waiting: ["warn", "Waiting"],
-  paused: ["warn", "Paused"],
-  draining: ["busy", "Stopping"],
-  refused: ["bad", "Refused"],
-  stopped: ["still", "Stopped"],
+  starting: ["busy", "dots", "Starting"],
+  requesting: ["busy", "dots", "Connecting"],
+  streaming: ["good", "tick", "Reading"],
+  waiting: ["warn", "clock", "Waiting"],
+  paused: ["warn", "bars", "Paused"],
+  draining: ["busy", "dots", "Stopping"],
+  refused: ["bad", "alarm", "Refused"],
+  stopped: ["still", "square", "Stopped"],
 };
 
 // As in the sentence: so long without a hit is quiet, so far behind is worth a word, for so long a gap is spoken of.
@@ -36,20 +39,24 @@ let announced = "";
 const gapsLikely = (timeline, nowUs) =>
   timeline.some((at) => at.suspected === "likely" && (at.ended_us || nowUs) >= nowUs - RECENT_US);
 
-function toneAndWord({ at_us: nowUs, lag_s: lagS, ready, connection, journal, timeline }) {
-  const [tone, word] = STATES[connection.state];
-  if (!ready && !AT_EASE.has(connection.state)) return ["bad", `${word}, needs attention`];
-  if (connection.state === "waiting" && !journal.full && AFTER_A_RESTART.has(connection.code)) return ["busy", word];
+/** `[tone, mark, word]` */
+function look(status) {
+  const { at_us: nowUs, connection } = status;
+  const [tone, mark, word] = STATES[connection.state];
+  if (!status.ready && !AT_EASE.has(connection.state)) return ["bad", "alarm", `${word}, needs attention`];
+  if (connection.state === "waiting" && !status.journal.full && AFTER_A_RESTART.has(connection.code)) {
+    return ["busy", mark, word];
+  }
+  if (connection.state !== "streaming") return [tone, mark, word];
+  if (gapsLikely(status.timeline, nowUs)) return ["warn", "note", "Reading, after a gap"];
+  if (status.lag_s >= BEHIND_S) return ["warn", "note", "Reading, behind"];
   const quiet = nowUs - Math.max(connection.last_hit_us, connection.since_us) >= QUIET_US;
-  if (connection.state !== "streaming") return [tone, word];
-  if (gapsLikely(timeline, nowUs)) return ["warn", "Reading, after a gap"];
-  if (lagS >= BEHIND_S) return ["warn", "Reading, behind"];
-  return quiet ? ["busy", "Quiet"] : [tone, word];
+  return quiet ? ["busy", "dots", "Quiet"] : [tone, mark, word];
 }
 
-function mark(tone, word) {
+function showLook(tone, mark, word) {
   document.body.dataset.tone = tone;
-  setAttribute(byId("mark").firstElementChild, "d", MARKS[tone]);
+  setAttribute(byId("mark").firstElementChild, "d", MARKS[mark]);
   setText(byId("state"), word);
 }
 
@@ -90,16 +97,16 @@ function showRemedy(paragraphs) {
   keep(byId("remedy-words"), paragraphs.filter(Boolean).map((words, index) => ({ words, index })), {
     key: ({ index }) => index,
     make: () => element("p"),
-    update: (node, { words }) => setText(node, words),
+    update: (node, { words }) => setWords(node, words),
   });
   show(byId("remedy"), paragraphs.some(Boolean));
 }
 
 export function showHeadline(status) {
   const { connection } = status;
-  const [tone, word] = toneAndWord(status);
+  const [tone, mark, word] = look(status);
   const [first, rest] = firstAndRest(status.sentence);
-  mark(tone, word);
+  showLook(tone, mark, word);
   headline(first);
   asOf(status.at_us, `As of ${bothTimes(status.at_us, { seconds: true })}`);
   setText(byId("where"), status.stream);
@@ -108,21 +115,20 @@ export function showHeadline(status) {
   showRemedy([
     rest,
     due && `The next request is sent at ${bothTimes(due, { seconds: true })}, by itself.`,
-    rest && connection.code && `More about it: livestream-collector explain ${connection.code}`,
+    rest && connection.code && `More about it: \`livestream-collector explain ${connection.code}\``,
   ]);
   announce([word, connection.code, status.reasons.length].join(), `${word}. ${status.sentence}`);
 }
 
-/** Nothing is heard. `last` is what was heard last, or null: this page was loaded, and then nothing. */
-export function showSilence(last) {
+/** Nothing is heard. `last` is what was heard last and so long ago, or null: this page was loaded, then nothing came. */
+export function showSilence(last, agoS) {
   const calm = last !== null && ["draining", "stopped"].includes(last.connection.state);
   const word = calm ? "Stopped" : "No answer";
-  mark(calm ? "still" : "bad", word);
+  showLook(...(calm ? ["still", "square"] : ["bad", "alarm"]), word);
   const since = last === null ? "" : ` since ${utc(last.at_us)}`;
   const sentence = calm ? `The collector was told to stop and has not answered${since}.` : `The collector has not answered${since}.`;
   headline(sentence);
   if (last !== null) {
-    const agoS = (Date.now() * 1000 - last.at_us) / 1e6;
     asOf(last.at_us, `Last heard ${bothTimes(last.at_us, { seconds: true })}, ${duration(agoS)} ago`);
   }
   showRemedy([
@@ -130,9 +136,9 @@ export function showSilence(last) {
       ? "It is not running, and collects nothing, until it is started again."
       : "It has ended, is being restarted, or this browser does not reach its host any more. While it does not run nothing is collected.",
     "What it had taken is safe: the next start goes on with what is in the journal.",
-    `See on its host: livestream-collector status${last === null ? "" : ` --output ${last.output} --stream ${last.stream}`}`,
+    `See on its host: \`livestream-collector status${last === null ? "" : ` --output ${last.output} --stream ${last.stream}`}\``,
     "This page asks again every few seconds, and needs no reload.",
   ]);
   document.title = `${word} · ${last === null ? "livestream-collector" : last.stream}`;
-  announce(word, sentence);
+  announce(word, `${word}. ${sentence}`);
 }

@@ -1,7 +1,7 @@
 // Listens to the collector and shows each status as it comes. When the collector is gone it says so, keeps what was
 // last known, and asks again until it is back.
 
-import { byId, show } from "./dom.js";
+import { byId, setText, show } from "./dom.js";
 import { showHeadline, showSilence } from "./headline.js";
 import { showFigures } from "./figures.js";
 import { utc } from "./words.js";
@@ -12,12 +12,14 @@ const LOOK_MS = 1_000;
 
 let source = null;
 let last = null; // The last status that came.
-let heardMs = performance.now();
+let heardMs = 0; // When that was.
+let askedMs = 0;
 let silent = false;
 let again = null;
 
 function listen() {
   again = null;
+  askedMs = Date.now();
   source?.close();
   source = new EventSource("events");
   source.addEventListener("message", (event) => heard(JSON.parse(event.data)));
@@ -25,12 +27,12 @@ function listen() {
 }
 
 function heard(status) {
-  heardMs = performance.now();
   if (last !== null && last.version !== status.version) {
     location.reload(); // Another collector has another page.
     return;
   }
   last = status;
+  heardMs = Date.now();
   silent = false;
   showHeadline(status);
   showFigures(status);
@@ -42,22 +44,21 @@ function heard(status) {
 function lost() {
   source.close();
   again ??= setTimeout(listen, AGAIN_MS);
-  fallSilent();
+  silent = true;
+  sayNothingIsHeard();
 }
 
-function fallSilent() {
-  if (!silent) heardMs = Math.min(heardMs, performance.now());
-  silent = true;
-  showSilence(last);
+function sayNothingIsHeard() {
+  showSilence(last, (Date.now() - heardMs) / 1000);
   if (last === null) return;
-  byId("stale").textContent = `As of ${utc(last.at_us, { seconds: true })}, the last that was heard:`;
+  setText(byId("stale"), `As of ${utc(last.at_us, { seconds: true })}, the last that was heard:`);
   show(byId("stale"), true);
 }
 
 /** A connection can be dead without an error: a laptop that slept, a tunnel that hangs. */
 function look() {
-  if (silent) showSilence(last);
-  else if (performance.now() - heardMs > SILENT_MS) lost();
+  if (again === null && Date.now() - Math.max(heardMs, askedMs) > SILENT_MS) lost();
+  else if (silent) sayNothingIsHeard();
 }
 
 listen();
