@@ -111,13 +111,13 @@ class PageServer:
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream", **page.HEADERS})
-        await response.prepare(request)
         said: asyncio.Queue[bytes | None] = asyncio.Queue()
         self.connections += 1
         if self._status:
             said.put_nowait(self._status)
         self._listeners.add(said)
         with contextlib.suppress(ConnectionResetError):
+            await response.prepare(request)
             try:
                 while (status := await said.get()) is not None:
                     await response.write(b"data: " + status + b"\n\n")

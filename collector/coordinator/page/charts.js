@@ -149,8 +149,8 @@ export class Chart {
     }
     for (const value of [0, top / 2, top]) {
       parts.push(shape("line", { class: "grid", x1: 0, x2: width, y1: y(value), y2: y(value) }));
-      if (value > 0) parts.push(shape("text", { x: 0, y: y(value) - 4 }, this.words(value)));
     }
+    parts.push(shape("text", { x: 0, y: TOP - 4 }, this.words(top)));
     this.svg.replaceChildren(...parts, ...timeLabels(from, to, width, HEIGHT - 4));
     this.point(this.pointer);
   }

@@ -129,13 +129,15 @@ export function showSilence(last, agoS) {
   const sentence = calm ? `The collector was told to stop and has not answered${since}.` : `The collector has not answered${since}.`;
   headline(sentence);
   if (last !== null) {
-    asOf(last.at_us, `Last heard ${bothTimes(last.at_us, { seconds: true })}, ${duration(agoS)} ago`);
+    asOf(last.at_us, `Last heard ${bothTimes(last.at_us, { seconds: true })}, ${duration(Math.floor(agoS))} ago`);
   }
   showRemedy([
     calm
       ? "It is not running, and collects nothing, until it is started again."
       : "It has ended, is being restarted, or this browser does not reach its host any more. While it does not run nothing is collected.",
-    "What it had taken is safe: the next start goes on with what is in the journal.",
+    last?.journal.durability === "memory"
+      ? "What it had taken is in memory: the next start goes on with it, unless its host was restarted."
+      : "What it had taken is safe: the next start goes on with what is in the journal.",
     `See on its host: \`livestream-collector status${last === null ? "" : ` --output ${last.output} --stream ${last.stream}`}\``,
     "This page asks again every few seconds, and needs no reload.",
   ]);
