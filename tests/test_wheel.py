@@ -15,6 +15,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 KERNEL = "collector/decoder/kernel"
+PAGE = "collector/coordinator/page"
 MADE_HERE = b"made in the checkout"
 MADE_FOR_THE_WHEEL = b"made for the wheel\n"
 COMPILER = f"""#!/bin/sh
@@ -82,13 +83,17 @@ def test_with_a_compiler_a_wheel_has_the_kernel_for_any_python(source, compiler)
 
 
 def test_without_a_compiler_a_wheel_is_for_every_machine_and_the_build_says_why(source, tmp_path):
-    """The source is inside: whoever gets a compiler later builds in place."""
+    """The source is inside: whoever gets a compiler later builds in place. So is the status page."""
     done = build(source, PATH=str(tmp_path))
     assert done.returncode == 0, done.stderr
     wheel = made(source)
     assert wheel.name.endswith("-py3-none-any.whl")
     assert f"{KERNEL}/kernel.so" not in contents(wheel)
     assert {f"{KERNEL}/kernel.cpp", f"{KERNEL}/build.py"} <= set(contents(wheel))
+    with ZipFile(wheel) as archive:
+        assert {f"{PAGE}/{name}" for name in os.listdir(ROOT / PAGE) if "." in name} <= set(
+            archive.namelist()
+        )
     assert "the plain, slower way: no C++ compiler was found" in done.stdout + done.stderr
 
 
