@@ -1,4 +1,4 @@
-"""What the page is made of: all of it is served, and none of it comes from anywhere else or can make markup."""
+"""What the page is made of: all of it is served, none comes from anywhere else or makes markup of text."""
 
 from __future__ import annotations
 
