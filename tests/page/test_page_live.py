@@ -76,8 +76,6 @@ def test_a_collector_that_was_stopped(look_at, server):
         server.leave()
         at.until("() => document.getElementById('state').textContent === 'Stopped'")
         assert "until it is started again" in at.text("#remedy")
-        server.return_()
-        at.until_shown(server.say(STATES["starting"]))
 
 
 def test_a_connection_that_died_without_a_word(look_at, server):
