@@ -6,7 +6,7 @@ import { duration, utc } from "./words.js";
 const HEIGHT = 44;
 const TOP = 4; // A gap that matters stands out above and below the rest.
 const BAR = 14;
-const LEAST_PX = 2; // A gap of a minute in a day must still be seen.
+const LEAST_PX = 3; // A gap of a minute in a day must still be seen.
 const LONGEST_US = 24 * 3600 * 1e6;
 
 const strips = new WeakMap();
@@ -31,13 +31,13 @@ function draw({ svg, timeline, nowUs }) {
   const spans = timeline.filter((entry) => (entry.ended_us || nowUs) > from);
   // Gaps last, so that none is hidden under the connection beside it.
   const bars = spans.toSorted((a, b) => (a.kind === "gap") - (b.kind === "gap")).map((entry) => {
-    const left = x(entry.began_us);
-    const right = x(entry.ended_us || nowUs);
+    const size = Math.max(LEAST_PX, x(entry.ended_us || nowUs) - x(entry.began_us));
+    const left = Math.min(x(entry.began_us), width - size);
     const gap = entry.kind === "gap";
     const stands = gap && entry.suspected !== "no";
     return shape("rect", {
       class: gap ? `gap-${entry.suspected}` : "open",
-      x: left, width: Math.max(LEAST_PX, right - left),
+      x: left, width: size,
       y: stands ? 0 : TOP, height: stands ? BAR + 2 * TOP : BAR,
     });
   });
