@@ -217,7 +217,10 @@ def test_our_errors_are_one_message_without_traceback(monkeypatch, capsys):
     FakeCommand(monkeypatch, "demo").raises = StorageError("disk \x1b[31m gone\nsecond line")
     assert called("demo") == ExitCode.STORAGE
     error = capsys.readouterr().err
-    assert error == "livestream-collector: disk \\x1b[31m gone\nsecond line\n"
+    assert (
+        error
+        == "livestream-collector: disk \\x1b[31m gone\nsecond line\n(more: livestream-collector explain 4)\n"
+    )
 
 
 def test_defects_end_in_a_traceback():

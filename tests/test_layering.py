@@ -24,6 +24,7 @@ RANKS = {
     "settings_rules": 1,
     "credentials": 1,
     "events": 0,
+    "explanations": 2,
     "telemetry": 1,
     "trust": 1,
     "proxy": 2,

@@ -12,17 +12,20 @@ from collections.abc import Sequence
 from typing import Final, NoReturn
 
 # In the order in which --help lists them.
-from collector.cli import setting_up, collecting, keeping  # isort: skip
+from collector.cli import setting_up, collecting, keeping, explaining  # isort: skip
 from collector.cli.app import app
 from collector.cli.options import PROGRAM
 from collector.credentials import refuse_secret_arguments
 from collector.errors import CollectorError, ConfigurationError, ExitCode
 from collector.escaping import defect_in_words, printable, without_secrets
 
-__all__ = ["collecting", "keeping", "main", "setting_up"]
+__all__ = ["collecting", "explaining", "keeping", "main", "setting_up"]
 
 _EXTRAS: Final = {"duckdb": "query"}
 """Optional packages, and the extra that brings each."""
+
+_MORE_TO_SAY: Final = frozenset(ExitCode) - {ExitCode.DONE, ExitCode.CONFIGURATION}
+"""Exit codes that ``explain`` knows more about than the message has; settings are told fault by fault."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -52,5 +55,6 @@ def _end_in_defect(error: Exception) -> NoReturn:
 
 def _fail(message: str, code: int) -> None:
     lines = (printable(without_secrets(line)) for line in message.split("\n"))
-    sys.stderr.write(f"{PROGRAM}: " + "\n".join(lines) + "\n")
+    more = f"(more: {PROGRAM} explain {int(code)})\n" if code in _MORE_TO_SAY else ""
+    sys.stderr.write(f"{PROGRAM}: " + "\n".join(lines) + "\n" + more)
     sys.exit(int(code))

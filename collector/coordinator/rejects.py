@@ -6,16 +6,11 @@ Runs in the coordinator. ``core.rejects`` decides; the events say it to whoever 
 from __future__ import annotations
 
 import time
-from typing import Final
 
 from collector.core.messages import BlockDone
 from collector.core.rejects import RejectsWatch, Transition
+from collector.core.remedies import REJECTS_REMEDY
 from collector.telemetry import log
-
-_REMEDY: Final = (
-    "nothing is lost and nothing need be stopped; look at raw and reason under rejects/, stream={stream};"
-    " once a version knows these records, run decode --rejects --stream {stream} with it"
-)
 
 
 class RejectsAlarm:
@@ -23,7 +18,7 @@ class RejectsAlarm:
 
     def __init__(self, stream: str) -> None:
         self.watch = RejectsWatch()
-        self._remedy = _REMEDY.format(stream=stream)
+        self._remedy = REJECTS_REMEDY.format(stream=stream)
 
     def block_done(self, done: BlockDone) -> None:
         watch = self.watch

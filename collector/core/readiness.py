@@ -11,6 +11,8 @@ from typing import Final
 from collector.core.connection import ConnectionState, ConnectionView
 from collector.core.rejects import RejectsWatch
 
+JOURNAL_FULL: Final = "the journal has no room for more: the transfer waits until batches are committed"
+
 _NOT_AT_WORK: Final = frozenset(
     {
         ConnectionState.STARTING,
@@ -30,7 +32,7 @@ def not_ready(connection: ConnectionView | None, *, rejects: RejectsWatch, journ
     if connection is not None and (connection.state in _NOT_AT_WORK or not connection.ready):
         reasons.append(f"{connection.state.value}: {connection.cause}")
     if journal_full:
-        reasons.append("the journal has no room for more: the transfer waits until batches are committed")
+        reasons.append(JOURNAL_FULL)
     if rejects.alarm:
         reasons.append(f"{rejects.in_words()}; nothing of them is lost")
     return reasons

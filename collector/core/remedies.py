@@ -245,6 +245,12 @@ PROXIES: Final[Mapping[int, Remedy]] = {
 }
 """What a proxy answers instead of letting us through: nothing was reached."""
 
+REJECTS_REMEDY: Final = (
+    "nothing is lost and nothing need be stopped; look at raw and reason under rejects/, stream={stream};"
+    " once a version knows these records, run decode --rejects --stream {stream} with it"
+)
+"""For records that are no hits."""
+
 ROWS: Final[Mapping[Row, str]] = {
     Row.LOST: "the connection was lost",
     Row.BUSY: "the service said another client is connected, or cannot serve the stream now (409, 503)",
