@@ -6,7 +6,9 @@ import msgspec
 
 from collector.core import remedies
 from collector.core.connection import ConnectionState
-from collector.core.messages import Closed, Outcome
+from collector.core.messages import BlockDone, Closed, Outcome
+from collector.core.readiness import not_ready
+from collector.core.rejects import RejectsWatch
 from collector.core.sentence import sentence
 from collector.core.status import (
     Child,
@@ -197,10 +199,28 @@ REJECTS = tuple(
 )
 
 _REFUSAL = _closed(Outcome.STATUS, status=404)
-_ALARM = (
-    "12.4 % of the records of the last ten minutes are no hits (92,261 of 744,040; 0 in a row at the end),"
-    " mostly: not a JSON object (92,261); nothing of them is lost"
-)
+
+
+def _reasons(*, journal_full: bool = False, rejects: int = 0) -> tuple[str, ...]:
+    """The words of the product itself."""
+    watch = RejectsWatch()
+    if rejects:
+        watch.block_done(
+            0.0,
+            BlockDone(
+                seq=1,
+                rows=6_000,
+                resends=0,
+                rejects=rejects,
+                without_id=0,
+                repaired=0,
+                hours=(),
+                cpu_us=0,
+                reasons={"not json": rejects},
+            ),
+        )
+    return tuple(not_ready(None, rejects=watch, journal_full=journal_full))
+
 
 STATUSES: dict[str, Status] = {
     "starting": _status(
@@ -241,7 +261,7 @@ STATUSES: dict[str, Status] = {
     ),
     "waiting-token": _waiting(
         remedies.token_in_words(remedies.TokenFailure.NETWORK, "503 from the token endpoint"),
-        "token_unreached",
+        "network",
     ),
     "waiting-restart": _waiting("the collector closed its connection", "drained"),
     "refused": _status(
@@ -261,7 +281,7 @@ STATUSES: dict[str, Status] = {
             cause="there is no room for more; nothing that was taken is lost",
         ),
         ready=False,
-        reasons=("the journal has no room for more: the transfer waits until batches are committed",),
+        reasons=_reasons(journal_full=True),
         journal=Journal(
             used_bytes=8 * GIB,
             max_bytes=8 * GIB,
@@ -278,13 +298,13 @@ STATUSES: dict[str, Status] = {
             cause="there is no room for more; nothing that was taken is lost",
         ),
         ready=False,
-        reasons=("the journal has no room for more: the transfer waits until batches are committed",),
+        reasons=_reasons(journal_full=True),
         journal=Journal(used_bytes=3 * GIB, max_bytes=8 * GIB, full=True, waiting_records=1),
         disk=Disk(free_bytes=GIB // 2, total_bytes=500 * GIB, reserve_bytes=GIB),
     ),
     "rejects-alarm": _status(
         ready=False,
-        reasons=(_ALARM,),
+        reasons=_reasons(rejects=1_261),
         rejects=REJECTS,
         decoder="plain",
         totals=Totals(records=36_333_341, rows=36_231_923, resends=9_157, rejects=92_261, batches=10_812),

@@ -26,6 +26,23 @@ WORDS = {
 """Of each state; every other is "Waiting"."""
 
 
+TODO = {
+    "gap": "Fill the time in from a Data Feed",
+    "behind": "Look at the CPU and the disk of the host.",
+    "refused": "Check stream.url",
+    "waiting-409": "Another collector may be running",
+    "waiting-503-often": "Check that the report suite receives hits.",
+    "waiting-lost": "If it happens often, check proxies and firewalls.",
+    "waiting-unreached": "Check the network, DNS, proxy and firewall",
+    "waiting-untrusted": "Set tls.ca_file",
+    "waiting-token": "Check the network, DNS, proxy and firewall",
+    "rejects-alarm": "look at raw and reason under rejects/",
+    "paused-journal-full": "raise run.decoders or journal.max_bytes",
+    "paused-disk-full": "Make room on the disk",
+}
+"""What a person is told to do; where nothing is wrong, nothing."""
+
+
 @pytest.fixture(scope="module", params=[(1200, False), (360, True)], ids=["desk, light", "phone, dark"])
 def view(request, look_at) -> Iterator[tuple[PageServer, Watched]]:
     """One page that is told one state after the other."""
@@ -45,5 +62,11 @@ def test_each_state_is_shown_to_everyone(view, request, tmp_path, name):
     at.page.screenshot(path=screenshot_folder(tmp_path) / f"{shown}.png", full_page=True)
     assert at.text("#state") == WORDS.get(name, "Waiting")
     assert at.page.title() == f"{at.text('#state')} · {STATUSES[name].stream}"
+    if name in TODO:
+        assert TODO[name] in at.text("#remedy")
+        assert "Likely causes: " in at.text("#remedy")
+        assert "livestream-collector explain " in at.text("#remedy")
+    else:
+        assert "Likely causes" not in at.text("main")
     assert at.faults() == []
     assert not at.overflows()

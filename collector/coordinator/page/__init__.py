@@ -1,9 +1,9 @@
 """The status page as files: what a browser is given, and under which rules.
 
-Read once by the coordinator, which serves it; it needs no build step and asks no other host for anything. The
-page gets what it shows from ``/events``, each event one ``Status`` as JSON. Invariant: whatever a record,
-the service or a file name says is text on the page, never markup: the rules in ``HEADERS`` refuse inline code
-and every way to make markup out of a string.
+Read once by the coordinator, which serves it; it needs no build step and asks no other host for anything.
+What it shows comes from ``/events``, each event one ``Status`` as JSON; what to do, from the table of
+``explain``. Invariant: whatever a record, the service or a file name says is text on the page, never markup: the rules in
+``HEADERS`` refuse inline code and every way to make markup out of a string.
 """
 
 from __future__ import annotations
@@ -11,6 +11,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib import resources
 from typing import Final, NamedTuple
+
+import msgspec
+
+from collector.explanations import EXPLANATIONS, Kind
 
 HEADERS: Final[Mapping[str, str]] = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self';"
@@ -33,6 +37,7 @@ _TYPES: Final[Mapping[str, str]] = {
     "css": "text/css",
     "js": "text/javascript",
     "svg": "image/svg+xml",
+    "json": "application/json",
 }
 
 _START: Final = "index.html"
@@ -49,12 +54,26 @@ _NAMES: Final = (
 )
 
 
+_ADVISED: Final = frozenset(
+    {Kind.STATUS, Kind.PROXY, Kind.OUTCOME, Kind.TOKEN, Kind.NOT_READY, Kind.GAP, Kind.ALERT}
+)
+"""What a status can be about."""
+
+
 def files() -> dict[str, PageFile]:
     """Every file by the path it is served at; text is UTF-8."""
     folder = resources.files(__name__)
-    return {
+    found = {
         "/" if name == _START else f"/{name}": PageFile(
             _TYPES[name.rpartition(".")[2]], folder.joinpath(name).read_bytes()
         )
         for name in (_START, *_NAMES)
     }
+    found["/advice.json"] = PageFile(_TYPES["json"], _advice())
+    return found
+
+
+def _advice() -> bytes:
+    """Likely causes and what to do, by code."""
+    advised = (each for each in reversed(EXPLANATIONS) if each.kind in _ADVISED)
+    return msgspec.json.encode({each.code: {"causes": each.causes, "do": each.do} for each in advised})

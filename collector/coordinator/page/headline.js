@@ -35,7 +35,17 @@ const AT_EASE = new Set(["starting", "draining", "stopped", "refused"]); // Not 
 const AFTER_A_RESTART = new Set(["", "drained", "unknown_end"]); // Codes of waits that are nothing to look at.
 
 let announced = "";
+let advice = {}; // By code: likely causes and what to do, as `explain` says them.
 
+export async function loadAdvice() {
+  try {
+    advice = await (await fetch("advice.json")).json();
+  } catch {
+    // The collector has just gone: its sentence is still to come, and says the most important.
+  }
+}
+
+/** Whether hits are likely lost, of late. */
 const gapsLikely = (timeline, nowUs) =>
   timeline.some((at) => at.suspected === "likely" && (at.ended_us || nowUs) >= nowUs - RECENT_US);
 
@@ -102,6 +112,30 @@ function showRemedy(paragraphs) {
   show(byId("remedy"), paragraphs.some(Boolean));
 }
 
+/** Codes of what is wrong beside the connection, as `explain` and `advice.json` know them. */
+function troubles({ at_us: nowUs, journal, reasons, timeline, lag_s: lagS }) {
+  const known = {
+    "journal-full": journal.full,
+    "too-many-rejects": reasons.some((reason) => reason.includes("are no hits")),
+    LivestreamLagging: lagS >= BEHIND_S && !journal.full,
+    likely: gapsLikely(timeline, nowUs),
+  };
+  return Object.keys(known).filter((code) => known[code]);
+}
+
+/** What to do, why it is so, and where more is said. `rest` says of the connection what to do already. */
+function advise(tone, rest, code, others) {
+  if (tone === "good" || tone === "busy" || tone === "still") return [rest];
+  const codes = [...(rest && code ? [code] : []), ...others];
+  const causes = codes.flatMap((each) => advice[each]?.causes ?? []);
+  return [
+    rest,
+    ...others.map((each) => advice[each]?.do),
+    causes.length > 0 && `Likely causes: ${causes.join("; ")}.`,
+    codes.length > 0 && `More: ${codes.map((each) => `\`livestream-collector explain ${each}\``).join(", ")}`,
+  ];
+}
+
 export function showHeadline(status) {
   const { connection } = status;
   const [tone, mark, word] = look(status);
@@ -113,9 +147,8 @@ export function showHeadline(status) {
   document.title = `${word} · ${status.stream}`;
   const due = connection.next_attempt_us;
   showRemedy([
-    rest,
+    ...advise(tone, rest, connection.code, troubles(status)),
     due && `The next request is sent at ${bothTimes(due, { seconds: true })}, by itself.`,
-    rest && connection.code && `More about it: \`livestream-collector explain ${connection.code}\``,
   ]);
   announce([word, connection.code, status.reasons.length].join(), `${word}. ${status.sentence}`);
 }

@@ -2,7 +2,7 @@
 // last known, and asks again until it is back.
 
 import { byId, setText, show } from "./dom.js";
-import { showHeadline, showSilence } from "./headline.js";
+import { loadAdvice, showHeadline, showSilence } from "./headline.js";
 import { showFigures } from "./figures.js";
 import { utc } from "./words.js";
 
@@ -61,5 +61,6 @@ function look() {
   else if (silent) sayNothingIsHeard();
 }
 
+await loadAdvice();
 listen();
 setInterval(look, LOOK_MS);
