@@ -1,8 +1,8 @@
 """What every code means here, what causes it and what to do: one table for ``explain`` and the status page.
 
-Imported by commands, and by the coordinator for its page. Texts that others show too are not written again but taken
-from ``core.remedies`` and the catalogue of events. The invariant: every code that a log line, a metric, the
-status or an exit can show is found, however it is written.
+Imported by commands, and by the coordinator for its page. Texts that others show too are not written again
+but taken from ``core.remedies`` and the catalogue of events. The invariant: every code that a log line, a
+metric, the status or an exit can show is found, however it is written.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Read once by the coordinator, which serves it; it needs no build step and asks no other host for anything.
 What it shows comes from ``/events``, each event one ``Status`` as JSON; what to do, from the table of
-``explain``. Invariant: whatever a record, the service or a file name says is text on the page, never markup: the rules in
-``HEADERS`` refuse inline code and every way to make markup out of a string.
+``explain``. Invariant: whatever a record, the service or a file name says is text on the page, never
+markup: the rules in ``HEADERS`` refuse inline code and every way to make markup out of a string.
 """
 
 from __future__ import annotations

@@ -124,13 +124,14 @@ function troubles({ at_us: nowUs, journal, reasons, timeline, lag_s: lagS }) {
 }
 
 /** What to do, why it is so, and where more is said. `rest` says of the connection what to do already. */
-function advise(tone, rest, code, others) {
-  if (tone === "good" || tone === "busy" || tone === "still") return [rest];
+function advise(tone, rest, code, others, due) {
+  if (!["warn", "bad"].includes(tone)) return [rest, due];
   const codes = [...(rest && code ? [code] : []), ...others];
   const causes = codes.flatMap((each) => advice[each]?.causes ?? []);
   return [
     rest,
     ...others.map((each) => advice[each]?.do),
+    due,
     causes.length > 0 && `Likely causes: ${causes.join("; ")}.`,
     codes.length > 0 && `More: ${codes.map((each) => `\`livestream-collector explain ${each}\``).join(", ")}`,
   ];
@@ -145,11 +146,9 @@ export function showHeadline(status) {
   asOf(status.at_us, `As of ${bothTimes(status.at_us, { seconds: true })}`);
   setText(byId("where"), status.stream);
   document.title = `${word} · ${status.stream}`;
-  const due = connection.next_attempt_us;
-  showRemedy([
-    ...advise(tone, rest, connection.code, troubles(status)),
-    due && `The next request is sent at ${bothTimes(due, { seconds: true })}, by itself.`,
-  ]);
+  const next = connection.next_attempt_us;
+  const due = next && `The next request is sent at ${bothTimes(next, { seconds: true })}, by itself.`;
+  showRemedy(advise(tone, rest, connection.code, troubles(status), due));
   announce([word, connection.code, status.reasons.length].join(), `${word}. ${status.sentence}`);
 }
 
