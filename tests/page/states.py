@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import msgspec
 
 from collector.core import remedies
@@ -222,6 +224,21 @@ def _reasons(*, journal_full: bool = False, rejects: int = 0) -> tuple[str, ...]
     return tuple(not_ready(None, rejects=watch, journal_full=journal_full))
 
 
+def _rough_night() -> Iterator[Stretch]:
+    """Connections of ten minutes and gaps of two."""
+    for index in range(40):
+        began_us = NOW_US - (40 - index) * 12 * MINUTE_US - 29 * MINUTE_US
+        ended_us = began_us + 10 * MINUTE_US
+        yield msgspec.structs.replace(TIMELINE[2], number=index + 1, began_us=began_us, ended_us=ended_us)
+        yield msgspec.structs.replace(
+            TIMELINE[3],
+            number=index + 2,
+            began_us=ended_us,
+            ended_us=ended_us + 2 * MINUTE_US,
+            suspected=("no", "possible")[index % 2],
+        )
+
+
 STATUSES: dict[str, Status] = {
     "starting": _status(
         Connection(
@@ -242,6 +259,10 @@ STATUSES: dict[str, Status] = {
         Connection(state=ConnectionState.REQUESTING, since_us=NOW_US, cause="the request is due")
     ),
     "reading": _status(),
+    "reading-after-a-rough-night": _status(
+        timeline=(*_rough_night(), _OPEN),
+        rejects=tuple(msgspec.structs.replace(REJECTS[index % 5], line=index) for index in range(20)),
+    ),
     "quiet": _status(
         msgspec.structs.replace(READING, last_hit_us=NOW_US - 23 * MINUTE_US), hits_per_s=0.0, lag_s=0.0
     ),

@@ -154,6 +154,19 @@ def test_the_keyboard_reaches_everything_and_updates_disturb_nothing(look_at, se
         assert at.faults() == []
 
 
+def test_long_lists_are_folded(look_at, server):
+    """The newest are shown, the others a key press away."""
+    with look_at(server.url) as at:
+        at.until_shown(server.say(STATES["reading-after-a-rough-night"]))
+        assert at.page.locator("#timeline > li").count() == 6
+        assert at.text("#timeline-more summary") == "75 earlier"
+        at.page.locator("#timeline-more summary").press("Enter")
+        assert at.page.locator("#timeline-more li:visible").count() == 75
+        assert at.page.locator("#rejects > li").count() == 6
+        assert at.text("#rejects-more summary") == "14 earlier"
+        assert at.faults() == []
+
+
 def test_times_are_in_utc_and_in_the_readers_own(look_at, server):
     """Both, wherever they differ."""
     with look_at(server.url) as at:

@@ -12,6 +12,7 @@ WORDS = {
     "starting": "Starting",
     "connecting": "Connecting",
     "reading": "Reading",
+    "reading-after-a-rough-night": "Reading",
     "quiet": "Quiet",
     "behind": "Reading, behind",
     "gap": "Reading, after a gap",

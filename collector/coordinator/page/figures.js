@@ -13,6 +13,7 @@ const MARKS = {
   likely: "M12 2l11 20H1z",
 };
 const NEARLY = 0.8;
+const LISTED = 6; // Of connections, gaps and rejects.
 const CONNECTED = new Set(["streaming", "paused", "draining"]);
 
 let charts = null;
@@ -86,7 +87,7 @@ function showConnection(status) {
     : "No connection is open.";
   setText(byId("connection"), words);
   drawStrip(byId("strip"), status.timeline, nowUs);
-  keep(byId("timeline"), [...status.timeline].reverse(), {
+  showNewest("timeline", [...status.timeline].reverse(), {
     key: (entry) => `${entry.kind} ${entry.number} ${entry.began_us}`,
     make: makeEntry,
     update: (node, entry) => updateEntry(node, entry, nowUs),
@@ -116,6 +117,16 @@ function updateEntry(node, entry, nowUs) {
     setText(head, `Connection ${entry.number}, ${entry.ended_us ? "" : "open for "}${lasted}, ${counted(entry.records, "record")}`);
     setText(note, entry.ended_us ? entry.words : "");
   }
+}
+
+/** The first few in the list itself, the others folded away behind it. */
+function showNewest(id, items, how) {
+  const more = byId(`${id}-more`);
+  const others = items.slice(LISTED);
+  keep(byId(id), items.slice(0, LISTED), how);
+  keep(more.lastElementChild, others, how);
+  setText(more.firstElementChild, `${count(others.length)} earlier`);
+  show(more, others.length > 0);
 }
 
 /** UTC in one element, the reader's own time in the other. */
@@ -194,7 +205,7 @@ function showProcesses({ children, decoder }) {
 function showRejects({ rejects, at_us: nowUs }) {
   show(byId("rejects-none"), rejects.length === 0);
   show(byId("rejects"), rejects.length > 0);
-  keep(byId("rejects"), rejects, {
+  showNewest("rejects", rejects, {
     key: (reject) => `${reject.block} ${reject.line}`,
     make: (reject) => element("li", {},
       element("div", {}, element("time"), " ", element("span", { class: "soft" })),
