@@ -217,10 +217,8 @@ def test_our_errors_are_one_message_without_traceback(monkeypatch, capsys):
     FakeCommand(monkeypatch, "demo").raises = StorageError("disk \x1b[31m gone\nsecond line")
     assert called("demo") == ExitCode.STORAGE
     error = capsys.readouterr().err
-    assert (
-        error
-        == "livestream-collector: disk \\x1b[31m gone\nsecond line\n(more: livestream-collector explain 4)\n"
-    )
+    more = "(more: livestream-collector explain 4)\n"
+    assert error == f"livestream-collector: disk \\x1b[31m gone\nsecond line\n{more}"
 
 
 def test_defects_end_in_a_traceback():
