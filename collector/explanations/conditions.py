@@ -30,8 +30,8 @@ _EXITS: Final[Mapping[ExitCode, Explanation]] = {
         "A defect of the collector; its traceback is the last thing in the log. What was accepted is safe in"
         " the journal.",
         ("a defect of the collector", "a damaged or mixed installation"),
-        "Start it again: it takes up its work where it stood. Report the traceback, which holds no secret and"
-        " no hit. If it comes back at once, go back to the version before.",
+        "Start it again: it takes up its work where it stood. Report the traceback, in which secrets are"
+        " masked. If it comes back at once, go back to the version before.",
     ),
     ExitCode.CONFIGURATION: Explanation(
         Kind.EXIT,
