@@ -269,6 +269,13 @@ class Intake:
         if self._child is None or not self.segments.wanted:  # it died meanwhile
             return
         grant = self.segments.grant(free_bytes, self._reserve_bytes)
+        if (
+            grant is None
+            and not self._not_granted
+            and free_bytes - self.segments.segment_bytes < self._reserve_bytes
+        ):
+            reason = f"{free_bytes:,} bytes are free, journal.reserve_bytes is {self._reserve_bytes:,}"
+            log("storage.full", what="the journal", reason=reason, retry_s=CREDIT_RETRY_S)
         self._not_granted = grant is None
         if grant is None:
             self._short_of_room()

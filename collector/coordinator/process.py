@@ -170,7 +170,9 @@ class Coordinator:
                 orphaned=self.foundation.orphaned,
                 full=True,  # until the reader is there and there is room for what it reads
             )
-            return await stream.run(state, actions)
+            exit_ = await stream.run(state, actions)
+            self._stop_reason = self._stop_reason or exit_.words
+            return exit_
 
         try:
             exit_ = await self._run(read, stop=stream.drain, companions=companions)

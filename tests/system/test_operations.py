@@ -235,6 +235,25 @@ def test_what_the_page_shows_is_what_is_seen(title, case):
         assert plain(sentence).rstrip(".") in "\n".join(seen).replace('\\"', '"')
 
 
+def test_a_start_without_room_says_so(case):
+    """Once, with both figures: no request is sent, and nothing else in the log would say why."""
+    collector = case.play("steady", **{"journal.reserve_bytes": "16 TiB", "log.format": "json"})
+    await_words(collector, "storage.full")
+    await_words(collector, "child.started", 2)
+    assert collector.drain() == 0
+    (full,) = collector.events("storage.full")
+    assert "journal.reserve_bytes is 17,592,186,044,416" in full["reason"]
+    assert case.service.requests == []
+
+
+def test_the_last_line_of_a_refused_run_says_why(case):
+    """Not that nothing was left to read."""
+    collector = case.play("token-expired", **{"log.format": "json"})
+    assert collector.wait() == 3
+    (stopped,) = collector.events("run.stopped")
+    assert stopped["reason"].startswith("the service does not accept the token (401)")
+
+
 def test_the_page_names_only_what_there_is():
     """Commands, and codes to look up."""
     commands = typer.main.get_command(app).commands
