@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import trustme
 import typer
 from harness import ROOT, Collector, Service, wait_until
 from reconnect_rig import OAUTH, await_requests, await_words
@@ -23,6 +24,8 @@ from collector.storage.journal_survey import surveyed
 
 PAGE = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
 SCENARIOS = ROOT / "docs" / "scenarios"
+SERVICE = ("file", "api_key", "tls_cert", "tls_key")
+"""Settings of the service that no scenario has; all others are the collector's."""
 
 
 class Case:
@@ -39,7 +42,7 @@ class Case:
         service = dict(played.service)
         if "resume" in service:
             service["resume"] = Resume(service["resume"])
-        more = {name: settings.pop(name) for name in ("file", "api_key") if name in settings}
+        more = {name: settings.pop(name) for name in SERVICE if name in settings}
         usual = {"hits_per_second": 1000.0, "seed": 7, "heartbeat_s": 0.2, "rules": played.rules}
         self.service = Service(SimulatorSettings(**{**usual, **service, **more}))
         self.collector = Collector(
@@ -106,6 +109,17 @@ def not_reached(case: Case) -> None:
     collector.service = gone
     collector.start()
     await_words(collector, "connection.waited", 2)
+
+
+def untrusted(case: Case) -> None:
+    key, certificate = case.folder / "key.pem", case.folder / "cert.pem"
+    issued = trustme.CA().issue_cert("127.0.0.1")
+    issued.private_key_pem.write_to_path(key)
+    issued.cert_chain_pems[0].write_to_path(certificate)
+    collector = case.play("steady", tls_cert=certificate, tls_key=key)
+    await_words(collector, "attention.needed")
+    await_words(collector, "connection.waited")
+    assert case.service.requests == []
 
 
 def cut(case: Case) -> None:
@@ -192,6 +206,7 @@ CASES: dict[str, Callable[[Case], None]] = {
     "401: the token has expired": token_expired,
     "The token endpoint fails": token_endpoint,
     "The service is not reached": not_reached,
+    "The certificate is not trusted": untrusted,
     "The connection is cut": cut,
     "No hits": quiet,
     "Many rejects": rejects,
