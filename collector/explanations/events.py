@@ -160,7 +160,11 @@ ADVICE: Final[Mapping[str, Advice]] = {
         ("gap likely", "exit 4"),
     ),
     "storage.full": Advice(
-        ("parts or something else fill the disk", "a quota is reached"),
+        (
+            "parts or something else fill the disk",
+            "less is free than journal.reserve_bytes, which is kept for the parts",
+            "a quota is reached",
+        ),
         "Make room, or enlarge the disk or the quota; it goes on by itself. Never delete in the state"
         " folder.",
         ("paused", "LivestreamDiskLow"),
