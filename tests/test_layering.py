@@ -27,6 +27,7 @@ RANKS = {
     "explanations": 2,
     "telemetry": 1,
     "trust": 1,
+    "metrics": 2,
     "proxy": 2,
     "settings_text": 2,
     "core": 1,

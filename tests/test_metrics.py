@@ -1,0 +1,82 @@
+"""Metrics: one catalogue, read from one status."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.openmetrics.exposition import generate_latest as openmetrics
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+
+from collector.core.connection import ConnectionState
+from collector.core.status import Child, Connection, Status, Token, Totals
+from collector.metrics import METRICS, StatusCollector
+
+STATUS = Status(
+    at_us=2_000_000,
+    version="1.2",
+    pid=1,
+    stream='s"\n\\x',
+    instance="i",
+    output="o",
+    state_folder="f",
+    started_us=1_000_000,
+    ready=True,
+    connection=Connection(state=ConnectionState.STREAMING, since_us=1, cause="", last_hit_us=1_500_000),
+    totals=Totals(records=6, rows=3, resends=2, rejects=1, batches=4),
+    token=Token(kind="oauth", expires_us=9_000_000),
+    children=(Child(name="decoder-0", pid=2, state="busy", restarts=7),),
+)
+
+
+def scraped(status, render=openmetrics):
+    registry = CollectorRegistry()
+    registry.register(StatusCollector(lambda: status))
+    return render(registry).decode()
+
+
+def samples(status):
+    """By name and own labels' values."""
+    found = {}
+    for family in text_string_to_metric_families(scraped(status)):
+        for sample in family.samples:
+            assert sample.labels["stream"] == status.stream
+            own = tuple(value for label, value in sample.labels.items() if label != "stream")
+            found[(sample.name, *own)] = sample.value
+    return found
+
+
+def test_numbers_are_those_of_the_status():
+    """Times in seconds, flags as 0 and 1, a counter for each kind of record."""
+    found = samples(STATUS)
+    assert found[("livestream_ready",)] == 1
+    assert found[("livestream_last_hit_time_seconds",)] == 1.5
+    assert found[("livestream_token_expiry_time_seconds",)] == 9
+    assert [found[(f"livestream_{kind}_total",)] for kind in ("records", "rows", "resends", "rejects")] == [
+        6, 3, 2, 1,
+    ]  # fmt: skip
+    assert found[("livestream_child_restarts_total", "decoder-0")] == 7
+    assert found[("livestream_decoders_busy",)] == 1
+    assert found[("livestream_connection_state", "streaming")] == 1
+    assert found[("livestream_connection_state", "waiting")] == 0
+
+
+def test_a_time_that_is_not_known_is_absent():
+    """0 would be 1970, and the alarm of an expired token."""
+    unknown = msgspec.structs.replace(STATUS, token=Token())
+    assert ("livestream_token_expiry_time_seconds",) not in samples(unknown)
+
+
+def test_the_catalogue_is_what_is_scraped():
+    """In both forms, and in no other name."""
+    names = {name for name, *_ in samples(STATUS)}
+    assert names <= set(METRICS)
+    assert set(METRICS) - names == {"livestream_next_attempt_time_seconds"}
+    plain = scraped(STATUS, generate_latest)
+    assert all(f"# HELP {name} " in plain for name in METRICS)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_counters_are_named_as_such(name):
+    """``_total`` for counters alone."""
+    assert name.endswith("_total") == (METRICS[name].type == "counter")
