@@ -50,6 +50,11 @@ def _restarts(status: Status) -> Iterator[Reading]:
         yield {"child": child.name}, float(child.restarts)
 
 
+def _busy(status: Status) -> float:
+    """The reader is a child, too, and always at work."""
+    return sum(child.state == "busy" and child.name.startswith("decoder") for child in status.children)
+
+
 def _build(status: Status) -> Iterator[Reading]:
     yield {"version": status.version, "decoder": status.decoder}, 1.0
 
@@ -121,8 +126,8 @@ METRICS: Final[Mapping[str, Kind]] = {
     ),
     "livestream_decoders_busy": Kind(
         "gauge",
-        "Child processes that are at work on a batch.",
-        _one(lambda at: sum(child.state == "busy" for child in at.children)),
+        "Decoders that are at work on a batch.",
+        _one(_busy),
     ),
     "livestream_child_restarts_total": Kind(
         "counter",

@@ -25,7 +25,10 @@ STATUS = Status(
     connection=Connection(state=ConnectionState.STREAMING, since_us=1, cause="", last_hit_us=1_500_000),
     totals=Totals(records=6, rows=3, resends=2, rejects=1, batches=4),
     token=Token(kind="oauth", expires_us=9_000_000),
-    children=(Child(name="decoder-0", pid=2, state="busy", restarts=7),),
+    children=(
+        Child(name="reader", pid=3, state="busy"),
+        Child(name="decoder 0", pid=2, state="busy", restarts=7),
+    ),
 )
 
 
@@ -55,7 +58,7 @@ def test_numbers_are_those_of_the_status():
     assert [found[(f"livestream_{kind}_total",)] for kind in ("records", "rows", "resends", "rejects")] == [
         6, 3, 2, 1,
     ]  # fmt: skip
-    assert found[("livestream_child_restarts_total", "decoder-0")] == 7
+    assert found[("livestream_child_restarts_total", "decoder 0")] == 7
     assert found[("livestream_decoders_busy",)] == 1
     assert found[("livestream_connection_state", "streaming")] == 1
     assert found[("livestream_connection_state", "waiting")] == 0
