@@ -14,6 +14,7 @@ from typing import Final, NoReturn
 # In the order in which --help lists them.
 from collector.cli import setting_up, collecting, keeping, explaining  # isort: skip
 from collector.cli.app import app
+from collector.cli.completion import refuse_unknown_shell
 from collector.cli.options import PROGRAM
 from collector.credentials import refuse_secret_arguments
 from collector.errors import CollectorError, ConfigurationError, ExitCode
@@ -35,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         refuse_secret_arguments(given)
+        refuse_unknown_shell(given)
         app(given, prog_name=PROGRAM)
     except CollectorError as error:
         _fail(str(error), error.exit_code)

@@ -30,7 +30,6 @@ app = typer.Typer(
     help="Hold one Adobe Analytics Livestream connection and turn it into Parquet.",
     epilog=_EPILOG,
     no_args_is_help=True,
-    add_completion=False,
     # Rich help takes 0.2 s to import, and its tracebacks show local variables: secrets.
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

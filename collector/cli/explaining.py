@@ -7,13 +7,18 @@ from typing import Annotated
 import typer
 
 from collector.cli.app import app
+from collector.cli.completion import codes
 
 
 @app.command("explain")
 def _explain(
     code: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[CODE]", help="Such as 409, exit 3, connection.refused, LivestreamNoHits."),
+        typer.Argument(
+            metavar="[CODE]",
+            help="Such as 409, exit 3, connection.refused, LivestreamNoHits.",
+            autocompletion=codes,
+        ),
     ] = None,
 ) -> None:
     """Say what a code means here, what causes it and what to do.

@@ -13,6 +13,8 @@ from typing import Annotated, Final
 
 import typer
 
+from collector.cli.completion import assignments
+
 PROGRAM: Final = "livestream-collector"
 
 
@@ -47,7 +49,12 @@ Decoders = Annotated[
 ]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Any setting; may be given several times."),
+    typer.Option(
+        "--set",
+        metavar="SECTION.KEY=VALUE",
+        help="Any setting; may be given several times.",
+        autocompletion=assignments,
+    ),
 ]
 RedoBatch = Annotated[
     int | None,
