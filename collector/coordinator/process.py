@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from collector.coordinator.children import Children
 from collector.coordinator.clock import boottime_s
 from collector.coordinator.committer import Committer, StorageThread
 from collector.coordinator.connections import ConnectionBook
@@ -24,11 +25,9 @@ from collector.coordinator.pipeline import Pipeline
 from collector.coordinator.rejects import RejectsAlarm
 from collector.coordinator.runlog import say_started, say_stopped
 from collector.coordinator.stream import Stream
-from collector.coordinator.supervisor import Child, start_child
 from collector.coordinator.token_source import TokenSource
 from collector.core.batching import BatchLimits
-from collector.core.framing import BLOCK_BYTES
-from collector.core.messages import Block, FromDecoder, FromReader
+from collector.core.messages import Block
 from collector.core.proxy import Proxy
 from collector.core.readiness import not_ready
 from collector.core.reconnect import Policy, ReconnectSettings
@@ -42,9 +41,6 @@ from collector.telemetry import log
 
 SETTLE_INTERVAL_S: Final = 30.0
 """How often is looked whether an hour's rows of ``connections`` are final."""
-
-BLOCKS_PER_SEGMENT: Final = 4
-"""At least: a segment that cannot hold its blocks would be made larger than it is counted."""
 
 Companion = Callable[["Coordinator"], Coroutine[Any, Any, None]]
 """Something that runs beside the collector and only looks: the live view."""
@@ -61,9 +57,7 @@ class Coordinator:
         self.settings = settings
         self.foundation = foundation
         self.started_s = time.monotonic()
-        self._environment = environment
-        self._ca_file = ca_file
-        self._pids: dict[str, int] = {}
+        self.children = Children(settings, foundation, environment=environment, ca_file=ca_file)
         self._stop_wanted = asyncio.Event()
         self._stop_reason = ""
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -81,7 +75,7 @@ class Coordinator:
         self.pipeline = Pipeline(
             limits=BatchLimits(settings.parts.max_age_s, settings.parts.max_bytes),
             decoders=settings.run.decoders,
-            start_decoder=self._start_decoder,
+            start_decoder=self.children.start_decoder,
             committer=self.committer,
             index=ResendIndex(foundation.runs),
             committed=self._committed,
@@ -114,7 +108,7 @@ class Coordinator:
             next_seq=recovered.next_seq,
             held_us=max([foundation.ledger.next_held_us, *(block.held_us for block in recovered.blocks)]),
             accepted_total=foundation.accepted_records,
-            start_reader=self._start_reader,
+            start_reader=self.children.start_reader,
             accepted=self._accepted,
             short_of_room=self.pipeline.close_batch,
         )
@@ -352,46 +346,3 @@ class Coordinator:
         self.intake.committed(last)
         if self.stop_after_hits is not None and self.ledger.totals.rows >= self.stop_after_hits:
             self.stop(f"--stop-after-hits {self.stop_after_hits}")
-
-    # ------------------------------------------------------------ children
-
-    async def _start_reader(self, next_seq: int) -> Child[FromReader]:
-        settings = self.settings
-        arguments = {
-            "journal": self.foundation.journal,
-            "next-seq": next_seq,
-            "ca-file": self._ca_file,
-            "segment-bytes": settings.journal.segment_bytes,
-            "block-bytes": min(BLOCK_BYTES, settings.journal.segment_bytes // BLOCKS_PER_SEGMENT),
-            "max-record-bytes": settings.journal.max_record_bytes,
-        }
-        return await self._start("reader", "collector.reader.process", arguments, FromReader)
-
-    async def _start_decoder(self, name: str) -> Child[FromDecoder]:
-        foundation = self.foundation
-        arguments = {
-            "journal": foundation.journal,
-            "staging": foundation.state.staging,
-            "stream": foundation.ledger.stream,
-            "instance": foundation.ledger.instance,
-            "durability": self.settings.journal.durability,
-            "mode": self.settings.output.mode,
-            "kernel": self.settings.decode.kernel,
-        }
-        return await self._start(name, "collector.decoder.process", arguments, FromDecoder)
-
-    async def _start(self, name: str, module: str, arguments: dict[str, object], incoming: Any) -> Child[Any]:
-        flat = [text for key, value in arguments.items() for text in (f"--{key}", str(value))]
-        fd = self.foundation.lock.children_fd
-        child = await start_child(
-            name,
-            module,
-            flat,
-            incoming,
-            environment=self._environment,
-            inherited_fds=[fd],
-            heartbeat_limit_s=self.settings.run.heartbeat_limit_s,
-        )
-        self._pids[name] = child.pid
-        self.foundation.lock.record_children(self._pids.values())
-        return child
