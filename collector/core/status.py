@@ -18,7 +18,7 @@ class _Part(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Unknown fields are passed over: an older command may ask a newer collector."""
 
 
-class Connection(_Part):
+class Connection(_Part, frozen=True):
     """The one there is, or the wait for the next."""
 
     state: ConnectionState
@@ -38,7 +38,7 @@ class Connection(_Part):
     """When the newest record was accepted, in this run."""
 
 
-class Totals(_Part):
+class Totals(_Part, frozen=True):
     """For life, as the commit log counts: ``records = rows + resends + rejects``."""
 
     records: int = 0
@@ -50,7 +50,7 @@ class Totals(_Part):
     """Durable in the journal, committed or not."""
 
 
-class Journal(_Part):
+class Journal(_Part, frozen=True):
     """What is durable and not yet in Parquet."""
 
     durability: Literal["disk", "memory"] = "disk"
@@ -62,7 +62,7 @@ class Journal(_Part):
     """The transfer is paused, or no request is sent, until batches are committed."""
 
 
-class Disk(_Part):
+class Disk(_Part, frozen=True):
     """Of the output and the state folder."""
 
     free_bytes: int = 0
@@ -71,7 +71,7 @@ class Disk(_Part):
     """With less than this free the transfer is paused."""
 
 
-class Child(_Part):
+class Child(_Part, frozen=True):
     """A reader or decoder process."""
 
     name: str
@@ -81,14 +81,14 @@ class Child(_Part):
     """In this run."""
 
 
-class Token(_Part):
+class Token(_Part, frozen=True):
     """How the collector authenticates, without any secret."""
 
     kind: Literal["static", "file", "oauth", "none"] = "none"
     expires_us: int = 0
 
 
-class Stretch(_Part):
+class Stretch(_Part, frozen=True):
     """Of the timeline: a past connection, or a gap between two."""
 
     kind: Literal["connection", "gap"]
@@ -104,7 +104,7 @@ class Stretch(_Part):
     """Of a gap: whether hits were missed."""
 
 
-class RejectSeen(_Part):
+class RejectSeen(_Part, frozen=True):
     """One of the newest rejects."""
 
     at_us: int
@@ -117,7 +117,7 @@ class RejectSeen(_Part):
     """Of the record, in bytes."""
 
 
-class Sample(_Part):
+class Sample(_Part, frozen=True):
     """A point of the history."""
 
     at_us: int
@@ -126,7 +126,7 @@ class Sample(_Part):
     state: ConnectionState
 
 
-class Stopped(_Part):
+class Stopped(_Part, frozen=True):
     """How the last run ended; only in what it left behind."""
 
     at_us: int
@@ -134,7 +134,7 @@ class Stopped(_Part):
     reason: str
 
 
-class Status(_Part):
+class Status(_Part, frozen=True):
     """All of it."""
 
     at_us: int
