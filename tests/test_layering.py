@@ -17,6 +17,7 @@ RANKS = {
     "__init__": 0,
     "errors": 0,
     "escaping": 0,
+    "hit_fields": 0,
     "settings": 1,
     "settings_kinds": 1,
     "settings_table": 1,

@@ -28,7 +28,8 @@ from collector.storage.layout import SCHEMA_VERSION
 
 _HEAD: Final = f"""# Schema
 
-Made from `collector/decoder/schema.py` by `python -m collector.decoder.schema > docs/schema.md`.
+Made from `collector/hit_fields.py` and `collector/decoder/schema.py` by
+`python -m collector.decoder.schema > docs/schema.md`.
 All parts under `v={SCHEMA_VERSION}` have these columns in this order. Null and empty mean the same.
 
 ## hits
