@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from collector.commands.run import on_loop
+from collector.commands.terminal import is_terminal
 from collector.coordinator.files import Unpack
 from collector.coordinator.foundation import Foundation, lay_foundation
 from collector.coordinator.process import Companion, Coordinator
@@ -38,7 +38,7 @@ def decode(
     """Each of the files once, with a progress bar on a terminal. *Raises* ``CollectorError``."""
     forbid_core_dumps()
     companions: list[Companion] = []
-    if sys.stderr.isatty():
+    if is_terminal():
         from collector.commands.view import file_progress  # noqa: PLC0415 - rich takes 0.1 s
 
         companions.append(file_progress)

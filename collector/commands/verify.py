@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from collector.commands.terminal import Progress, Region, is_terminal
 from collector.errors import ConfigurationError, ExitCode, VerificationError
 from collector.escaping import printable
 from collector.settings import Settings
@@ -94,29 +95,12 @@ def _told(report: Report, faults: list[str]) -> int:
 
 @contextmanager
 def _watching() -> Iterator[Watcher]:
-    """A progress bar, on a terminal only."""
-    if not sys.stderr.isatty():
+    """How far it is, on a terminal only."""
+    if not is_terminal():
         yield _Unwatched()
         return
-    from rich.console import Console  # noqa: PLC0415 - takes 0.1 s
-    from rich.progress import (  # noqa: PLC0415
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-
-    columns = (TextColumn("verifying"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task("", total=None)
-
-        class Bar:
-            def begun(self, total_bytes: int) -> None:
-                progress.update(bar, total=total_bytes)
-
-            def advanced(self, count_bytes: int) -> None:
-                progress.advance(bar, count_bytes)
-
-        yield Bar()
+    region = Region()
+    try:
+        yield Progress(region, "verifying")
+    finally:
+        region.close()
