@@ -6,6 +6,7 @@ channel. The invariant: what never leaves the machine never goes through a proxy
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 from collections.abc import Mapping
 from typing import Final
@@ -47,6 +48,14 @@ def proxy_for(url: str, proxy: Proxy | None) -> Proxy | None:
     port = parts.port or _DEFAULT_PORTS.get(parts.scheme, 0)
     host = (parts.hostname or "").rstrip(".")
     return None if any(_covers(entry.lower(), host, port) for entry in proxy.exempt) else proxy
+
+
+def proxy_headers(proxy: Proxy) -> dict[str, str]:
+    """What a CONNECT carries for the proxy itself. *Source*: RFC 7617, UTF-8."""
+    if not proxy.user:
+        return {}
+    pair = base64.b64encode(f"{proxy.user}:{proxy.password}".encode()).decode()
+    return {"Proxy-Authorization": f"Basic {pair}"}
 
 
 def _variable(environ: Mapping[str, str], name: str) -> str:

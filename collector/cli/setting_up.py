@@ -99,3 +99,45 @@ def _show(
         assignments=assignments or (),
     )
     raise typer.Exit(run(loaded, os.environ, as_json=as_json))
+
+
+@app.command("check")
+def _check(
+    *,
+    config: Config = None,
+    url: Url = None,
+    stream: Stream = None,
+    output: Output = None,
+    state: State = None,
+    decoders: Decoders = None,
+    assignments: Set = None,
+    hits_per_second: Annotated[
+        float | None,
+        typer.Option(metavar="R", min=0, help="Work out disk, memory and cores for this rate."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Try out everything a run needs, step by step, without taking the connection.
+
+    Settings, credentials, folders, room, clock, kernel, names, the way there, certificates, the token. What
+    depends on a failed step is skipped. Exits with the code of the first cross.
+    """
+    from collector.commands.check import run  # noqa: PLC0415
+    from collector.settings import Loaded, Purpose, load_with_sources  # noqa: PLC0415
+
+    options = places(stream, output, state) | {"stream.url": url, "run.decoders": decoders}
+
+    def load() -> Loaded:
+        return load_with_sources(
+            Purpose.RUN,
+            config=config,
+            environ=os.environ,
+            options=options,
+            assignments=assignments or (),
+        )
+
+    flags = {"--config": config, "--url": url, "--stream": stream, "--output": output, "--state": state}
+    again = [text for flag, value in flags.items() if value is not None for text in (flag, str(value))]
+    again += ["--decoders", decoders] if decoders is not None else []
+    again += [text for assignment in assignments or () for text in ("--set", assignment)]
+    raise typer.Exit(run(load, os.environ, again, hits_per_s=hits_per_second, as_json=as_json))

@@ -8,7 +8,6 @@ message, log line or representation.
 from __future__ import annotations
 
 import asyncio
-import base64
 import datetime as dt
 import random
 import ssl
@@ -27,7 +26,7 @@ from collector.core.remedies import TokenFailure, for_proxy
 from collector.core.retry_after import retry_after_s
 from collector.credentials import Credentials, Secret
 from collector.errors import RefusedError
-from collector.proxy import proxy_for
+from collector.proxy import proxy_for, proxy_headers
 from collector.settings import Settings
 from collector.telemetry import log
 
@@ -206,7 +205,7 @@ class OAuthToken:
         proxy = proxy_for(self.url, self.proxy)
         through: dict[str, Any] = {}
         if proxy is not None:
-            through = {"proxy": proxy.url, "proxy_headers": _proxy_headers(proxy)}
+            through = {"proxy": proxy.url, "proxy_headers": proxy_headers(proxy)}
         async with (
             aiohttp.ClientSession(timeout=timeout) as session,
             session.post(self.url, data=form, ssl=self._tls, allow_redirects=False, **through) as response,
@@ -235,14 +234,6 @@ def token_source(
         wait_s=settings.reconnect.wait_s,
         proxy=proxy,
     )
-
-
-def _proxy_headers(proxy: Proxy) -> dict[str, str]:
-    """*Source*: RFC 7617, UTF-8."""
-    if not proxy.user:
-        return {}
-    pair = base64.b64encode(f"{proxy.user}:{proxy.password}".encode()).decode()
-    return {"Proxy-Authorization": f"Basic {pair}"}
 
 
 def _token_in(body: bytes) -> _Answer:

@@ -1,0 +1,142 @@
+"""``livestream-collector check``: everything a run needs, tried out without taking the connection.
+
+The invariant: no request is sent to the stream; a TLS handshake with its host is as far as it goes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from collector.commands.check_host import HOST_STEPS
+from collector.commands.check_network import NETWORK_STEPS
+from collector.commands.checklist import Found, Mark, Step, cross, ok, walk
+from collector.commands.checkup import Checkup
+from collector.credentials import load_credentials
+from collector.errors import ConfigurationError, ExitCode
+from collector.escaping import printable, without_secrets
+from collector.proxy import find_proxy
+from collector.settings import Loaded
+from collector.settings_values import is_loopback
+from collector.trust import find_ca_file
+
+PROGRAM: Final = "livestream-collector"
+
+_SIGNS: Final[Mapping[Mark, tuple[str, str, str]]] = {
+    Mark.OK: ("\u2713", "ok  ", "32"),
+    Mark.NOTE: ("!", "note", "33"),
+    Mark.CROSS: ("\u2717", "FAIL", "31"),
+    Mark.SKIPPED: ("-", "skip", "2"),
+}
+"""Of each mark the sign, the same without Unicode, and its colour on a terminal (SGR)."""
+
+
+def run(
+    load: Callable[[], Loaded],
+    environ: Mapping[str, str],
+    arguments: Sequence[str],
+    *,
+    hits_per_s: float | None,
+    as_json: bool,
+) -> int:
+    """Every step, shown as it ends. ``arguments``: of the command line, to be typed again for ``run``.
+
+    Gives the exit code of the first cross. *Blocks* for as long as the network lets it wait.
+    """
+    checkup = Checkup(load, environ, hits_per_s)
+    return asyncio.run(_checked(checkup, _run_command(arguments), as_json=as_json))
+
+
+async def _checked(checkup: Checkup, command: str, *, as_json: bool) -> int:
+    found: list[tuple[str, Found]] = []
+    async for name, result in walk(STEPS, checkup):
+        found.append((name, result))
+        if not as_json:
+            _show(name, result)
+    code = next((result.code for _, result in found if result.mark is Mark.CROSS), ExitCode.DONE)
+    if as_json:
+        steps = [{"name": name, "mark": each.mark, "said": each.said, "do": each.do} for name, each in found]
+        _write(json.dumps({"exit_code": int(code), "steps": steps, "try": command}, indent=2))
+    elif code is ExitCode.DONE:
+        _write(
+            "\nNothing was asked of the stream. This tries it for 30 seconds and keeps what it gets:\n  "
+            + command
+        )
+    return int(code)
+
+
+def _show(name: str, found: Found) -> None:
+    unicode = (sys.stdout.encoding or "").lower().startswith("utf")
+    sign, plain, colour = _SIGNS[found.mark]
+    shown = sign if unicode else plain
+    if sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb":
+        shown = f"\x1b[{colour}m{shown}\x1b[0m"
+    _write(f"{shown} {name:<12} " + _indented(found.said, 15))
+    if found.do:
+        _write(f"{'':15}-> " + _indented(found.do, 18))
+
+
+def _indented(text: str, width: int) -> str:
+    lines = [printable(without_secrets(line)) for line in text.split("\n")]
+    return f"\n{'':{width}}".join(lines)
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def _run_command(arguments: Sequence[str]) -> str:
+    return shlex.join([PROGRAM, "run", *arguments, "--stop-after", "30"])
+
+
+# ---------------------------------------------------------------- what everything else needs
+
+
+def _settings(checkup: Checkup) -> Found:
+    loaded = checkup.load()
+    checkup.loaded = loaded
+    sources = sorted(set(loaded.sources.values()))
+    return ok(f"stream {loaded.settings.stream.name}; from {', '.join(sources)}")
+
+
+def _credentials(checkup: Checkup) -> Found:
+    settings = checkup.settings
+    try:
+        credentials = load_credentials(
+            checkup.environ, loopback=is_loopback(settings.stream.url), token_file=settings.auth.token_file
+        )
+    except ConfigurationError as error:
+        return cross(str(error), "Set the environment variables or files named here.")
+    checkup.credentials = credentials
+    if credentials.token is None:
+        return ok("client id and client secret: OAuth Server-to-Server")
+    return ok(
+        f"a token in {printable(credentials.token_file)}" if credentials.token_file else "a static token"
+    )
+
+
+def _trust(checkup: Checkup) -> Found:
+    checkup.ca_file = find_ca_file(str(checkup.settings.tls.ca_file or ""), checkup.environ)
+    return ok(f"certificates are checked against {checkup.ca_file}")
+
+
+def _proxy(checkup: Checkup) -> Found:
+    settings = checkup.settings.proxy
+    checkup.proxy = find_proxy(settings.url, settings.user, checkup.environ)
+    return ok("none" if checkup.proxy is None else checkup.proxy.url)
+
+
+STEPS: Final[Sequence[Step[Checkup]]] = (
+    Step("settings", (), _settings),
+    Step("credentials", ("settings",), _credentials),
+    *HOST_STEPS,
+    Step("trust", ("settings",), _trust),
+    Step("proxy", ("settings",), _proxy),
+    *NETWORK_STEPS,
+)
