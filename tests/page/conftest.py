@@ -12,9 +12,12 @@ from states import STATES
 LookAt = Callable[..., AbstractContextManager[Watched]]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def look_at() -> Iterator[LookAt]:
-    """Opens a page in Chromium, as the distribution has it; a word in its console is a fault."""
+    """Opens a page in Chromium, as the distribution has it; a word in its console is a fault.
+
+    Not for the whole session: while it lives its event loop runs in this thread, and no other can.
+    """
     for module in ("playwright", "axe_playwright_python"):
         if importlib.util.find_spec(module) is None:
             without_browser(f"{module} is not installed (scripts/setup)")
