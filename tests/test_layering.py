@@ -38,10 +38,11 @@ RANKS = {
     "decoder": 3,
     "coordinator": 3,
     "simulator": 3,
-    "commands": 4,
-    "reference": 4,
-    "cli": 5,
-    "__main__": 6,
+    "lake": 4,
+    "commands": 5,
+    "reference": 5,
+    "cli": 6,
+    "__main__": 7,
 }
 """A module imports what ranks below it and its own package, nothing beside or above it."""
 

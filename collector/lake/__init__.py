@@ -1,0 +1,1 @@
+"""What becomes of committed parts: shipped to an object store, listed in a table, compacted."""
