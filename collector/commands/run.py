@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Coroutine
+from contextlib import ExitStack
 from typing import Any, TypeVar
 
 import uvloop
 
 from collector.coordinator.foundation import lay_foundation
+from collector.coordinator.notify import Notify
 from collector.coordinator.process import Companion, Coordinator
 from collector.coordinator.token import token_source
 from collector.credentials import Credentials, scrubbed_environment
@@ -37,12 +39,15 @@ def run(
     forbid_core_dumps()  # one would hold the token
     ca_file = find_ca_file(str(settings.tls.ca_file or ""), os.environ)
     proxy = find_proxy(settings.proxy.url, settings.proxy.user, os.environ)
-    companions: list[Companion] = []
+    notify = Notify.taken_from(os.environ)
+    companions: list[Companion] = [*notify.companions]
     if terminal:
         from collector.commands.view import live_view  # noqa: PLC0415 - rich takes 0.1 s
 
         companions.append(live_view)
-    with lay_foundation(settings, credentials, ways_on) as foundation:
+    with notify.last_words(), ExitStack() as stack:
+        with notify.starting():
+            foundation = stack.enter_context(lay_foundation(settings, credentials, ways_on))
         if stop_after_hits is not None and foundation.ledger.totals.rows >= stop_after_hits:
             log("run.stopped", reason=f"{foundation.ledger.totals.rows} rows are committed already")
             return ExitCode.DONE

@@ -58,7 +58,8 @@ class Coordinator:
         self.foundation = foundation
         self.started_s = time.monotonic()
         self.children = Children(settings, foundation, environment=environment, ca_file=ca_file)
-        self._stop_wanted = asyncio.Event()
+        self.stop_wanted = asyncio.Event()
+        """Set once, when the drain is to begin."""
         self._stop_reason = ""
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.ledger = foundation.ledger
@@ -193,7 +194,7 @@ class Coordinator:
     def stop(self, reason: str) -> None:
         """Drain, then end."""
         self._stop_reason = self._stop_reason or reason
-        self._stop_wanted.set()
+        self.stop_wanted.set()
 
     def not_ready(self) -> list[str]:
         """Why it does not do what it is there for, in words; empty: it is ready."""
@@ -266,12 +267,12 @@ class Coordinator:
 
     def _drain_deadline_s(self) -> float | None:
         """Files that were read to their end are committed however long it takes."""
-        if self.files is not None and not self._stop_wanted.is_set():
+        if self.files is not None and not self.stop_wanted.is_set():
             return None
         return asyncio.get_running_loop().time() + self.settings.run.drain_s
 
     async def _stop_when_wanted(self, stop: Callable[[], None]) -> None:
-        await self._stop_wanted.wait()
+        await self.stop_wanted.wait()
         log("drain.began", reason=self._stop_reason)
         stop()
 
@@ -309,7 +310,7 @@ class Coordinator:
             await companion(self)
         except Exception as error:  # noqa: BLE001
             log("attention.needed", reason=f"{companion.__name__} failed: {error!r}")
-            await asyncio.Event().wait()  # until cancelled
+        await asyncio.Event().wait()  # until cancelled: its end is not the run's
 
     async def _settle_hourly(self) -> None:
         """Rows of hours that are over, also those that a crash left unwritten."""
@@ -324,7 +325,7 @@ class Coordinator:
             loop.add_signal_handler(name, self._signalled, name)
 
     def _signalled(self, name: signal.Signals) -> None:
-        if self._stop_wanted.is_set():
+        if self.stop_wanted.is_set():
             os._exit(128 + name)  # the children end by themselves: their parent is gone
         self.stop(name.name)
 
