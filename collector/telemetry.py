@@ -13,6 +13,7 @@ import json
 import math
 import re
 import sys
+from collections import deque
 from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any, Final, Literal
 
@@ -20,6 +21,7 @@ from collector.escaping import printable, without_secrets
 from collector.events import EVENTS, Level
 
 _MAX_VALUE_CHARACTERS: Final = 2000
+_RECENT_KEPT: Final = 500
 _BARE: Final = re.compile(r"[A-Za-z0-9_.,:;/@%+*()<>|~^?!&#$-]+")
 """Console values that need no quotes."""
 
@@ -54,6 +56,7 @@ def configure(
     processors: list[Any] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
+        _remember,
         _render_json if form == "json" else _render_console,
     ]
     _configured = structlog.wrap_logger(
@@ -65,6 +68,17 @@ def configure(
 
 
 _configured: Any = None
+_recent: Final[deque[dict[str, Any]]] = deque(maxlen=_RECENT_KEPT)
+
+
+def recent() -> list[dict[str, Any]]:
+    """The newest events that were written in this process, the oldest first, escaped and without secrets."""
+    return list(_recent)
+
+
+def _remember(_logger: object, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    _recent.append(_ordered(line))
+    return line
 
 
 class _Lines:
