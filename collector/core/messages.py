@@ -15,6 +15,7 @@ from typing import Final, Literal
 import msgspec
 
 from collector.core.proxy import Proxy
+from collector.core.reject_begin import RejectBegin
 
 _PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9_=-][A-Za-z0-9_=.-]*")
 """Of a file or folder in a path: nothing hidden, nothing that leads elsewhere."""
@@ -258,9 +259,8 @@ class Claims(msgspec.Struct, frozen=True, tag=True):
 
     seq: int
     high: bytes
-    """Shape: uint64 little-endian, n."""
     low: bytes
-    """Shape: uint64 little-endian, n."""
+    """Shape of both: uint64 little-endian, n."""
     lines: bytes
     """Shape: int32 little-endian, n: each hit's line in its block, ascending."""
 
@@ -287,6 +287,7 @@ class BlockDone(msgspec.Struct, frozen=True, tag=True):
     cpu_us: int
     reasons: dict[str, int] = {}
     """Rejects by kind: their reason up to its colon."""
+    first_rejects: tuple[RejectBegin, ...] = ()
 
 
 class FileKind(enum.StrEnum):
@@ -389,9 +390,8 @@ class ConnectionRow(msgspec.Struct, frozen=True, kw_only=True):
     resends_at_start: int = 0
     """Resends among the first ten minutes' hits: the evidence that the service overlapped."""
     suspected_gap: str = "no"
-    """no, possible or likely."""
+    """no, possible or likely; the rule says why, in words."""
     suspected_gap_rule: str = ""
-    """Why, in words."""
 
 
 ToReader = Connect | ReadFile | Disconnect | SegmentGranted

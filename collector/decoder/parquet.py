@@ -28,6 +28,9 @@ from collector.storage.fs import Disk
 from collector.storage.ids import write_run
 from collector.storage.layout import SCHEMA_VERSION, part_path
 
+REJECTS_SHOWN: Final = 3
+"""Of each block: they are for a glance, the others are in the part."""
+
 WAITING_BYTES: Final = 24 << 20
 """Arrow memory of rows of a share that are not written yet; then its largest file gets a row group.
 
@@ -162,6 +165,7 @@ class Share:
             hours=tuple(np.unique(decoded.hours[kept]).tolist()),
             cpu_us=0,
             reasons=dict(Counter(reject.reason.partition(":")[0] for reject in decoded.rejects)),
+            first_rejects=tuple(reject.begin() for reject in decoded.rejects[:REJECTS_SHOWN]),
         )
 
     def stage(self, order: Stage) -> list[StagedFile]:

@@ -16,9 +16,14 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from collector.core.messages import Block, BlockFlag
+from collector.core.reject_begin import RejectBegin
 from collector.decoder.columns import Flags, Int32s, Int64s, Numbers, integers
 from collector.decoder.schema import FIELD_KINDS, HITS_SCHEMA, TIME, Kind, Wrapped
 from collector.decoder.strict import Degree, Line
+from collector.escaping import printable
+
+SHOWN_CHARACTERS: Final = 200
+"""Of a reject, to people."""
 
 ArrowArray: TypeAlias = Any  # the type stubs know no nested arrays
 
@@ -42,6 +47,16 @@ class Reject:
     line: int
     reason: str
     raw: bytes
+
+    def begin(self) -> RejectBegin:
+        """For people: escaped and shortened."""
+        text = self.raw[:SHOWN_CHARACTERS].decode("utf-8", "backslashreplace")
+        return RejectBegin(
+            self.line,
+            printable(self.reason, SHOWN_CHARACTERS),
+            printable(text, SHOWN_CHARACTERS),
+            len(self.raw),
+        )
 
 
 @dataclass(slots=True)
