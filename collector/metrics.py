@@ -1,7 +1,7 @@
 """The catalogue of metrics, and how each is read from a status.
 
 Runs in the coordinator, when somebody asks. The invariants: a metric is in this table or does not exist; all
-of them come from one ``Status``; counters of records and batches are for life, as the commit log counts.
+of them come from one ``Status``; counters of records are for life, as the commit log counts.
 """
 
 from __future__ import annotations
@@ -105,7 +105,9 @@ METRICS: Final[Mapping[str, Kind]] = {
     "livestream_rejects_total": Kind(
         "counter", "Records that are no hits, kept among the rejects.", _one(lambda at: at.totals.rejects)
     ),
-    "livestream_batches_total": Kind("counter", "Batches committed.", _one(lambda at: at.totals.batches)),
+    "livestream_batches_total": Kind(
+        "counter", "Batches committed, in this run.", _one(lambda at: at.totals.batches)
+    ),
     "livestream_journal_used_bytes": Kind(
         "gauge", "What the journal holds.", _one(lambda at: at.journal.used_bytes)
     ),

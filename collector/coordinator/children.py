@@ -6,6 +6,7 @@ before anybody waits for it, so that the next collector can end what this one le
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any, Final
 
 from collector.coordinator.foundation import Foundation
@@ -14,6 +15,7 @@ from collector.core.framing import BLOCK_BYTES
 from collector.core.messages import FromDecoder, FromReader
 from collector.settings import Settings
 
+READER: Final = "reader"
 BLOCKS_PER_SEGMENT: Final = 4
 """At least: a segment that cannot hold its blocks would be made larger than it is counted."""
 
@@ -28,7 +30,9 @@ class Children:
         self._foundation = foundation
         self._environment = environment
         self._ca_file = ca_file
-        self._pids: dict[str, int] = {}
+        self.newest: dict[str, Child[Any]] = {}
+        """By name; it may be gone, and the next not started yet."""
+        self.starts: Counter[str] = Counter()
 
     async def start_reader(self, next_seq: int) -> Child[FromReader]:
         journal = self.settings.journal
@@ -40,7 +44,7 @@ class Children:
             "block-bytes": min(BLOCK_BYTES, journal.segment_bytes // BLOCKS_PER_SEGMENT),
             "max-record-bytes": journal.max_record_bytes,
         }
-        return await self._start("reader", "collector.reader.process", arguments, FromReader)
+        return await self._start(READER, "collector.reader.process", arguments, FromReader)
 
     async def start_decoder(self, name: str) -> Child[FromDecoder]:
         foundation = self._foundation
@@ -67,6 +71,7 @@ class Children:
             inherited_fds=[lock.children_fd],
             heartbeat_limit_s=self.settings.run.heartbeat_limit_s,
         )
-        self._pids[name] = child.pid
-        lock.record_children(self._pids.values())
+        self.newest[name] = child
+        self.starts[name] += 1
+        lock.record_children(child.pid for child in self.newest.values())
         return child

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 from collections.abc import Callable
+from typing import Literal
 
 from collector.coordinator.clock import now_us
 from collector.coordinator.token_source import LOOK_S, TokenError
@@ -48,6 +49,10 @@ class GivenToken:
     def expires_us(self) -> int | None:
         """When the token ends, if it says so."""
         return expires_us(self._token.reveal())
+
+    @property
+    def kind(self) -> Literal["static", "file"]:
+        return "file" if self._file else "static"
 
     async def get(self, *, renew: bool) -> str:
         """The token. A file that cannot be read leaves the last one, unless that was refused.

@@ -97,6 +97,8 @@ class Intake:
         """Of held connection, as far as it is known."""
         self.accepted_total = accepted_total
         """Records, for life."""
+        self.accepted_us = 0
+        """When the newest of this run were; 0: none were."""
         self.segments = segments
         self.transport: Transport
         self.connection = 0
@@ -201,6 +203,7 @@ class Intake:
         for block in blocks:
             self.segments.accepted(block)
             self.accepted_total += block.records
+        self.accepted_us = blocks[-1].collected_at_us
         self._hold(blocks[-1].held_us)
         self._last_seq = blocks[-1].seq
         self._accepted(blocks)

@@ -78,6 +78,8 @@ class Pipeline:
         self.batching = Batching(limits, ledger.totals, ledger.last_batch)
         self.decoded_records = 0
         """Since this start; those of a share that ran again count twice."""
+        self.plain = ""
+        """Why the newest decoder works without the kernel; empty: it has it."""
 
     # ------------------------------------------------------------ from the rest of the coordinator
 
@@ -193,6 +195,7 @@ class Pipeline:
 
     def _ready(self, number: int, child: Child[FromDecoder], message: Ready) -> None:
         log("child.started", name=child.name, pid=child.pid)
+        self.plain = message.plain
         if message.plain:
             log("decoder.plain", name=child.name, reason=message.plain)
         self.batching.decoder_ready(number)

@@ -24,19 +24,21 @@ from collector.coordinator.intake import Intake
 from collector.coordinator.pipeline import Pipeline
 from collector.coordinator.rejects import RejectsAlarm
 from collector.coordinator.runlog import say_started, say_stopped
+from collector.coordinator.status import StatusBook
 from collector.coordinator.stream import Stream
 from collector.coordinator.token_source import TokenSource
 from collector.core.batching import BatchLimits
-from collector.core.messages import Block
+from collector.core.messages import Block, BlockDone
 from collector.core.proxy import Proxy
 from collector.core.readiness import not_ready
 from collector.core.reconnect import Policy, ReconnectSettings
 from collector.core.reconnect_events import Exit
 from collector.core.resends import ResendIndex
 from collector.core.segments import Segments
-from collector.errors import ConfigurationError, ExitCode, RefusedError
+from collector.errors import ConfigurationError, ExitCode, RefusedError, StorageError
 from collector.settings import Settings
 from collector.storage.fs import DISK
+from collector.storage.lastword import write_last_word
 from collector.telemetry import log
 
 SETTLE_INTERVAL_S: Final = 30.0
@@ -80,13 +82,17 @@ class Coordinator:
             committer=self.committer,
             index=ResendIndex(foundation.runs),
             committed=self._committed,
-            done=lambda done: None if self.stream is None else self.rejects.block_done(done),
+            done=self._done,
         )
         self.rejects = RejectsAlarm(foundation.ledger.stream)
+        self.batches = 0
+        """Committed in this run."""
         self.intake = self._make_intake()
         self.book = ConnectionBook(self.committer, self.pipeline)
         self.stream: Stream | None = None
         self.files: Files | None = None
+        self.status: StatusBook | None = None
+        """Of a live stream."""
         self.stop_after_hits: int | None = None
         self._nothing_left = False
 
@@ -129,6 +135,7 @@ class Coordinator:
     ) -> ExitCode:
         """The live stream until told to stop, refused for good, or failed."""
         self.stop_after_hits = stop_after_hits
+        self.status = StatusBook(self)
         if stop_after_s is not None:
             asyncio.get_running_loop().call_later(stop_after_s, self.stop, f"--stop-after {stop_after_s:g}")
         policy = Policy(
@@ -170,7 +177,7 @@ class Coordinator:
             return exit_
 
         try:
-            exit_ = await self._run(read, stop=stream.drain, companions=companions)
+            exit_ = await self._run(read, stop=stream.drain, companions=[self.status.keep, *companions])
         finally:
             floor_thread.close()
         if exit_ is not None and exit_.code is not ExitCode.DONE:
@@ -195,6 +202,16 @@ class Coordinator:
         """Drain, then end."""
         self._stop_reason = self._stop_reason or reason
         self.stop_wanted.set()
+
+    def leave_word(self, code: int, reason: str = "") -> None:
+        """What it was doing, and how it ended, for who asks when it is gone."""
+        if self.status is None:
+            return
+        word = self.status.last(code, reason or self._stop_reason or "nothing left to do")
+        try:
+            write_last_word(DISK, self.foundation.state, word)
+        except (OSError, StorageError) as error:
+            log("attention.needed", reason=f"the last word could not be left: {error}")
 
     def not_ready(self) -> list[str]:
         """Why it does not do what it is there for, in words; empty: it is ready."""
@@ -343,7 +360,12 @@ class Coordinator:
             self.files.accepted(blocks)
         self.pipeline.accepted(blocks)
 
+    def _done(self, done: BlockDone) -> None:
+        if self.stream is not None:
+            self.rejects.block_done(done)
+
     def _committed(self, last: int) -> None:
+        self.batches += 1
         self.intake.committed(last)
         if self.stop_after_hits is not None and self.ledger.totals.rows >= self.stop_after_hits:
             self.stop(f"--stop-after-hits {self.stop_after_hits}")

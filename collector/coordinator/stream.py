@@ -45,6 +45,7 @@ from collector.core.reconnect_events import (
 )
 from collector.core.reconnect_table import row_of
 from collector.core.remedies import closed_in_words
+from collector.core.status import Token
 from collector.escaping import without_secrets
 from collector.settings import Settings
 from collector.storage.floor import FloorFile
@@ -65,6 +66,9 @@ class OpenConnection:
     number: int
     opened: bool = False
     stalled: bool = False
+    host: str = ""
+    bytes_received: int = 0
+    records: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +134,7 @@ class Stream:
         """``None``: the policy has not begun."""
         self.open: OpenConnection | None = None
         self._before = _newest(committer.ledger)
+        self._code = ""
 
     # ------------------------------------------------------------ the loop
 
@@ -148,6 +153,18 @@ class Stream:
         if self.state is None:
             return connections.starting(self._started_s)
         return connections.view(self._policy, self.state)
+
+    @property
+    def code(self) -> str:
+        """What ``explain`` says more about, of the last request's end or of the wait a start found."""
+        if self._code or self.state is None or self.state.row is None:
+            return self._code
+        return self.state.row.value
+
+    @property
+    def token(self) -> Token:
+        """How it authenticates."""
+        return Token(kind=self._tokens.kind, expires_us=self._tokens.expires_us or 0)
 
     def drain(self) -> None:
         """Close the connection, or send none any more. ``run`` then returns."""
@@ -199,6 +216,7 @@ class Stream:
             self._tell(TokenReady(await self._floor_thread.run(self._stored_reset)))
         except TokenError as error:
             log("token.failed", reason=str(error), status=error.status)
+            self._code = error.failure.value
             self._tell(error.event())
         except Exception as error:  # noqa: BLE001 - whatever it is ends the collector, not just this task
             self._committer.failed(error)
@@ -250,6 +268,7 @@ class Stream:
     def opened(self, message: Opened) -> None:
         assert self.open is not None  # noqa: S101 - the reader opens only what was asked for
         self.open.opened = True
+        self.open.host = message.host
         before = self._before
         wait_us = max(0, message.at_us - before.closed_us) if before.closed_us else 0
         if before.closed_s is not None:
@@ -279,6 +298,7 @@ class Stream:
         if self.open is None or message.connection != self.open.number:
             self._set_full(full=self._intake.starved)
             return
+        self.open.bytes_received, self.open.records = message.bytes_received, message.records
         self._set_full(full=message.paused)
         now_s = boottime_s()
         self._silence.progressed(
@@ -299,6 +319,7 @@ class Stream:
             error_description=without_secrets(message.error_description),
         )
         self._log_closed(message)
+        self._code = str(message.status) if message.outcome is Outcome.STATUS else message.outcome.value
         if self.open is not None and self.open.opened:
             self._before = Before(message.connection, message.closed_at_us, boottime_s())
             self._silence.closed(message.bytes_received)

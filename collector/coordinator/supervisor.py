@@ -26,6 +26,7 @@ from collector.core.supervision import (
     Death,
     Health,
     Heartbeat,
+    Phase,
     RestartIntensity,
 )
 from collector.errors import ChildFailedError
@@ -66,6 +67,11 @@ class Child(Generic[T]):
     def pid(self) -> int:
         return self.process.pid
 
+    @property
+    def phase(self) -> Phase | None:
+        """What it is doing; ``None``: it is gone."""
+        return None if self._gone else self.cell.read().phase
+
     def send(self, message: msgspec.Struct) -> None:
         self.channel.send(message)
 
@@ -86,6 +92,7 @@ class Child(Generic[T]):
         """Closes the channel, gives the process ``grace_s`` to end, then kills it. Says how it ended."""
         await self.channel.close()
         grace_s = max(grace_s, LAST_STEPS_S) if self._gone else grace_s
+        self._gone = True
         with contextlib.suppress(TimeoutError):
             if grace_s:
                 await asyncio.wait_for(self._exited(), grace_s)

@@ -13,7 +13,7 @@ import random
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -106,6 +106,10 @@ class OAuthToken:
     def expires_us(self) -> int | None:
         """When the token in hand ends, by the wall clock; it is renewed long before."""
         return None if self._lease is None else self._lease.expires_us
+
+    @property
+    def kind(self) -> Literal["oauth"]:
+        return "oauth"
 
     @property
     def renews(self) -> bool:

@@ -5,7 +5,7 @@ Used in the coordinator. The invariant: no secret is in any message, log line or
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
 from collector.core.reconnect_events import TokenFailed
 from collector.core.remedies import TokenFailure, token_in_words
@@ -24,6 +24,10 @@ class TokenSource(Protocol):
     @property
     def expires_us(self) -> int | None:
         """When the token in hand ends, by the wall clock. ``None``: it does not say, or there is none yet."""
+
+    @property
+    def kind(self) -> Literal["static", "file", "oauth"]:
+        """How the token comes."""
 
     @property
     def renews(self) -> bool:

@@ -71,6 +71,10 @@ class Batching:
         return len(self._waiting)
 
     @property
+    def uncommitted_blocks(self) -> int:
+        return len(self._waiting) + sum(len(batch.share_of) for batch in self._batches)
+
+    @property
     def idle(self) -> bool:
         """Every accepted block is committed."""
         return not self._waiting and not self._batches

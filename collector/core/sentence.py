@@ -27,7 +27,8 @@ def sentence(status: Status) -> str:
     """In words, with its full stop."""
     if status.stopped is not None:
         stopped = status.stopped
-        return f"Stopped at {clock(stopped.at_us)} with exit code {stopped.exit_code}: {stopped.reason}."
+        why = stopped.reason.rstrip(".")
+        return f"Stopped at {clock(stopped.at_us)} with exit code {stopped.exit_code}: {why}."
     told = _TOLD[status.connection.state](status)
     return told.rstrip(".") + "." + _attention(status)
 

@@ -46,6 +46,7 @@ class Totals(_Part, frozen=True):
     resends: int = 0
     rejects: int = 0
     batches: int = 0
+    """In this run."""
     accepted: int = 0
     """Durable in the journal, committed or not."""
 

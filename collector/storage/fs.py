@@ -242,6 +242,12 @@ class Disk:
             found = os.statvfs(path)
         return found.f_bavail * found.f_frsize
 
+    def total_bytes(self, path: AnyPath) -> int:
+        """Size of the file system that ``path`` is on."""
+        with _translated("statvfs", path):
+            found = os.statvfs(path)
+        return found.f_blocks * found.f_frsize
+
     # ------------------------------------------------------------ whole files
 
     def read_file(self, path: AnyPath, limit_bytes: int = sys.maxsize) -> bytes:

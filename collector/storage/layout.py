@@ -189,7 +189,13 @@ class StateFolder:
 
     @property
     def socket(self) -> Path:
-        return self.root / "status.socket"
+        """Where the running collector answers what it is doing."""
+        return self.root / "status.sock"
+
+    @property
+    def last_word(self) -> Path:
+        """What the last run left behind, of itself."""
+        return self.root / "last-word.json"
 
     @property
     def reset_request(self) -> Path:
