@@ -255,6 +255,16 @@ EVENTS: Final[Mapping[str, Event]] = {
         "A poisoned line had claimed its id already: all that is not committed is decoded again.",
         {"block": "of the line", "line": "in it", "blocks_again": "blocks that are run again"},
     ),
+    "page.opened": Event(
+        "info",
+        "The status page, the metrics and the health checks answer.",
+        {"url": "of the page", "socket": "where `status` asks"},
+    ),
+    "page.failed": Event(
+        "warning",
+        "The status page, or the socket that `status` asks, is not there. Intake goes on.",
+        {"where": "it was to listen", **_REASON},
+    ),
     "attention.needed": Event(
         "error", "It goes on, but what is wrong does not cure itself: a person is needed.", _REASON
     ),

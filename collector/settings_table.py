@@ -234,7 +234,10 @@ class Status:
     listen: str = setting(
         Kind.ADDRESS,
         "127.0.0.1:9464",
-        "Kept for the status page and metrics, which this version does not have: nothing listens.",
+        "Where the status page, `/metrics`, `/healthz` and `/readyz` are served; `off`: nowhere. They have "
+        "no password: with another address than loopback, whoever reaches it can read them. If the port is "
+        "taken the collector says so and runs without. `status.sock` in the state folder answers the same "
+        "in any case.",
     )
 
 

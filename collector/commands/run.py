@@ -6,16 +6,18 @@ import logging
 import os
 from collections.abc import Coroutine
 from contextlib import ExitStack
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import uvloop
 
 from collector.coordinator.foundation import lay_foundation
 from collector.coordinator.notify import Notify
 from collector.coordinator.process import Companion, Coordinator
+from collector.coordinator.site import serve_status
 from collector.coordinator.token import token_source
 from collector.credentials import Credentials, scrubbed_environment
 from collector.errors import CollectorError, ExitCode
+from collector.escaping import printable, without_secrets
 from collector.ipc.child import forbid_core_dumps
 from collector.proxy import find_proxy
 from collector.settings import Settings
@@ -24,6 +26,7 @@ from collector.telemetry import log
 from collector.trust import find_ca_file
 
 T = TypeVar("T")
+MOST_CHARACTERS: Final = 1000
 
 
 def run(
@@ -61,17 +64,32 @@ def run(
             coordinator = Coordinator(
                 settings, foundation, environment=scrubbed_environment(os.environ), ca_file=ca_file
             )
-            return await coordinator.run_stream(
-                api_key=credentials.api_key.reveal(),
-                tokens=tokens,
-                static_token=credentials.is_static,
-                proxy=proxy,
-                stop_after_hits=stop_after_hits,
-                stop_after_s=stop_after_s,
-                companions=[*companions, keep_token_fresh],
-            )
+            try:
+                code = await coordinator.run_stream(
+                    api_key=credentials.api_key.reveal(),
+                    tokens=tokens,
+                    static_token=credentials.is_static,
+                    proxy=proxy,
+                    stop_after_hits=stop_after_hits,
+                    stop_after_s=stop_after_s,
+                    companions=[serve_status, *companions, keep_token_fresh],
+                )
+            except BaseException as error:
+                coordinator.leave_word(*ended_by(error))
+                raise
+            coordinator.leave_word(code)
+            return code
 
         return on_loop(collect())
+
+
+def ended_by(error: BaseException) -> tuple[int, str]:
+    """The exit code that it leads to, and in words why."""
+    first = first_failure(error) if isinstance(error, BaseExceptionGroup) else error
+    if isinstance(first, CollectorError):
+        return first.exit_code, printable(without_secrets(str(first)), MOST_CHARACTERS)
+    words = f"a defect of ours ({type(first).__name__}): {first}"
+    return ExitCode.DEFECT, printable(without_secrets(words), MOST_CHARACTERS)
 
 
 class LibraryLines(logging.Handler):

@@ -128,6 +128,16 @@ ADVICE: Final[Mapping[str, Advice]] = {
         "Nothing to do: what was not committed is decoded again.",
         ("block.poisoned",),
     ),
+    "page.failed": Advice(
+        (
+            "another collector on this host has the same status.listen",
+            "status.listen names an address that this host does not have",
+            "something else uses the port",
+        ),
+        "Give each collector a status.listen of its own, or off, and start it again when it suits."
+        " Intake needs no page.",
+        ("LivestreamDown",),
+    ),
     "attention.needed": Advice(
         (
             "the service refuses again and again what waiting does not cure",

@@ -122,6 +122,7 @@ class Collector:
             "reconnect.wait_s": self.wait_s,
             "parts.max_age_s": 0.5,
             "journal.reserve_bytes": 0,
+            "status.listen": "off",
             **self.settings,
         }
         for key, value in settings.items():
