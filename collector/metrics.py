@@ -50,6 +50,18 @@ def _restarts(status: Status) -> Iterator[Reading]:
         yield {"child": child.name}, float(child.restarts)
 
 
+def _token_end(status: Status) -> Iterator[Reading]:
+    if status.token.expires_us:
+        yield {"kind": status.token.kind}, status.token.expires_us / 1e6
+
+
+def _gap_ends(status: Status) -> Iterator[Reading]:
+    ends = {at.suspected: at.ended_us for at in status.timeline if at.kind == "gap" and at.ended_us}
+    for suspected, ended_us in ends.items():
+        if suspected:  # else it is not judged yet
+            yield {"suspected": suspected}, ended_us / 1e6
+
+
 def _busy(status: Status) -> float:
     """The reader is a child, too, and always at work."""
     return sum(child.state == "busy" and child.name.startswith("decoder") for child in status.children)
@@ -140,7 +152,14 @@ METRICS: Final[Mapping[str, Kind]] = {
     "livestream_token_expiry_time_seconds": Kind(
         "gauge",
         "When the token ends, since 1970; absent where that is not known.",
-        _when(lambda at: at.token.expires_us),
+        _token_end,
+        {"kind": "`static`, `file` or `oauth`: the last is renewed long before"},
+    ),
+    "livestream_gap_end_time_seconds": Kind(
+        "gauge",
+        "When the newest gap ended, since 1970; absent where there was none.",
+        _gap_ends,
+        {"suspected": "`no`, `possible` or `likely`: whether hits were missed in it"},
     ),
 }
 

@@ -9,7 +9,7 @@ from prometheus_client.openmetrics.exposition import generate_latest as openmetr
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from collector.core.connection import ConnectionState
-from collector.core.status import Child, Connection, Status, Token, Totals
+from collector.core.status import Child, Connection, Status, Stretch, Token, Totals
 from collector.metrics import METRICS, StatusCollector
 
 STATUS = Status(
@@ -28,6 +28,13 @@ STATUS = Status(
     children=(
         Child(name="reader", pid=3, state="busy"),
         Child(name="decoder 0", pid=2, state="busy", restarts=7),
+    ),
+    timeline=(
+        Stretch(kind="gap", began_us=1, ended_us=2_000_000, suspected="possible"),
+        Stretch(kind="connection", began_us=2_000_000, ended_us=3_000_000),
+        Stretch(kind="gap", began_us=3_000_000, ended_us=4_000_000, suspected="possible"),
+        Stretch(kind="gap", began_us=4_000_000, ended_us=5_000_000),
+        Stretch(kind="gap", began_us=6_000_000),
     ),
 )
 
@@ -54,7 +61,7 @@ def test_numbers_are_those_of_the_status():
     found = samples(STATUS)
     assert found[("livestream_ready",)] == 1
     assert found[("livestream_last_hit_time_seconds",)] == 1.5
-    assert found[("livestream_token_expiry_time_seconds",)] == 9
+    assert found[("livestream_token_expiry_time_seconds", "oauth")] == 9
     assert [found[(f"livestream_{kind}_total",)] for kind in ("records", "rows", "resends", "rejects")] == [
         6, 3, 2, 1,
     ]  # fmt: skip
@@ -67,7 +74,15 @@ def test_numbers_are_those_of_the_status():
 def test_a_time_that_is_not_known_is_absent():
     """0 would be 1970, and the alarm of an expired token."""
     unknown = msgspec.structs.replace(STATUS, token=Token())
-    assert ("livestream_token_expiry_time_seconds",) not in samples(unknown)
+    assert not [name for name in samples(unknown) if name[0] == "livestream_token_expiry_time_seconds"]
+
+
+def test_the_newest_gap_of_each_kind():
+    """Those that are not judged yet, or not over, are none."""
+    found = samples(STATUS)
+    assert {key: value for key, value in found.items() if key[0] == "livestream_gap_end_time_seconds"} == {
+        ("livestream_gap_end_time_seconds", "possible"): 4.0
+    }
 
 
 def test_the_catalogue_is_what_is_scraped():
