@@ -10,6 +10,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
+
 from collector.core.connection import ConnectionState
 from collector.core.status import Sample
 
@@ -19,6 +21,10 @@ LONGEST_STEP_S: Final = 16.0
 
 RATE_WINDOW_S: Final = 5.0
 """What "the last few seconds" are."""
+
+
+EARLY_S: Final = 0.3
+"""A look may come so much before its time and be the next sample's."""
 
 
 @dataclass(slots=True)
@@ -32,6 +38,8 @@ class History:
     _step_s: float = 1.0
     _sampled: tuple[float, int] | None = None
     """When the newest sample was taken, and the count then."""
+    _since: Sample | None = None
+    """What was seen since."""
 
     def look(self, now_s: float, accepted: int, *, at_us: int, lag_s: float, state: ConnectionState) -> None:
         """``accepted`` is the running count of records."""
@@ -39,12 +47,13 @@ class History:
         while now_s - self._seen[0][0] > RATE_WINDOW_S and len(self._seen) > 2:
             self._seen.popleft()
         self.hits_per_s = _rate(self._seen[0], self._seen[-1])
-        if self._sampled is None:
-            self._sampled = (now_s, accepted)
-        elif now_s - self._sampled[0] >= 0.9 * self._step_s:
-            rate = _rate(self._sampled, (now_s, accepted))
-            self._sampled = (now_s, accepted)
-            self._add(Sample(at_us=at_us, hits_per_s=round(rate, 2), lag_s=round(lag_s, 2), state=state))
+        sampled = self._sampled = self._sampled or (now_s, accepted)
+        seen = Sample(at_us=at_us, hits_per_s=0.0, lag_s=round(lag_s, 2), state=state)
+        self._since = seen if self._since is None else _merged(self._since, seen)
+        if now_s - sampled[0] >= self._step_s - EARLY_S:
+            rate = round(_rate(sampled, (now_s, accepted)), 2)
+            self._add(msgspec.structs.replace(self._since, hits_per_s=rate))
+            self._sampled, self._since = (now_s, accepted), None
 
     def _add(self, sample: Sample) -> None:
         self.samples.append(sample)
