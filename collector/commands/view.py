@@ -1,151 +1,179 @@
 """What a terminal shows while the collector works: the live view of ``run``, the progress of ``decode``.
 
-Runs on the coordinator's loop and only looks. Log lines go on above the view.
+Runs on the coordinator's loop and only looks, at the same status as page and ``status``. Log lines that
+matter scroll by above it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from dataclasses import dataclass, field
-from typing import Final
-
-from rich.console import Console, Group
-from rich.live import Live
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
-from rich.table import Table
-from rich.text import Text
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
 
 from collector import telemetry
-from collector.coordinator.clock import boottime_s
+from collector.commands import facts
+from collector.commands.terminal import REFRESH_S, Progress, Region, bar, size_text, sparkline
 from collector.coordinator.process import Coordinator
-from collector.core.connection import ConnectionState, ConnectionView
+from collector.core.connection import ConnectionState
+from collector.core.sentence import duration
+from collector.core.status import Sample, Status
+from collector.escaping import printable
+from collector.events import Level
 
-REFRESH_S: Final = 0.5
-RATE_WINDOW_S: Final = 5.0
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.text import Text
 
-_COLOURS: Final = {
+_WIDEST: Final = 110
+_BAR_CELLS: Final = 24
+_LABEL_CELLS: Final = 11
+_VALUE_CELLS: Final = 12
+
+_TONES: Final = {
     ConnectionState.STREAMING: "green",
-    ConnectionState.PAUSED: "yellow",
     ConnectionState.WAITING: "yellow",
+    ConnectionState.PAUSED: "yellow",
     ConnectionState.REFUSED: "red",
 }
 
 
-@dataclass(slots=True)
-class Rate:
-    """A count's growth per second over the last few seconds."""
-
-    samples: deque[tuple[float, int]] = field(default_factory=deque)
-
-    def per_s(self, now_s: float, count: int) -> float:
-        self.samples.append((now_s, count))
-        while now_s - self.samples[0][0] > RATE_WINDOW_S:
-            self.samples.popleft()
-        began_s, before = self.samples[0]
-        return (count - before) / (now_s - began_s) if now_s > began_s else 0.0
-
-
 async def live_view(coordinator: Coordinator) -> None:
-    """Until cancelled."""
-    rate = Rate()
-    console = Console(stderr=True)
-    with Live(console=console, auto_refresh=False, transient=True) as live:
-        telemetry.configure(
-            form="console",
-            level=coordinator.settings.log.level,
-            write=lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True),
-        )
-        try:
-            while True:
-                live.update(_screen(coordinator, rate), refresh=True)
-                await asyncio.sleep(REFRESH_S)
-        finally:
-            telemetry.configure(form="console", level=coordinator.settings.log.level)
-
-
-def _screen(coordinator: Coordinator, rate: Rate) -> Group:
-    now_s = boottime_s()
-    assert coordinator.stream is not None  # noqa: S101 - the view is of a live stream
-    return Group(
-        _headline(coordinator.stream.view(), now_s),
-        _figures(coordinator, rate, now_s),
-        *(Text(f"not ready: {reason}", style="red") for reason in coordinator.not_ready()),
-    )
-
-
-def _headline(view: ConnectionView, now_s: float) -> Text:
-    text = Text(
-        f"{view.state.value} for {duration(now_s - view.since_s)}", style=_COLOURS.get(view.state, "bold")
-    )
-    if view.next_attempt_s is not None:
-        text.append(f"; next request in {duration(max(0.0, view.next_attempt_s - now_s))}")
-    if view.cause:
-        text.append(f" - {view.cause}", style="default")
-    return text
-
-
-def _figures(coordinator: Coordinator, rate: Rate, now_s: float) -> Table:
-    accepted = coordinator.intake.accepted_total
-    totals = coordinator.ledger.totals
-    batching = coordinator.pipeline.batching
-    oldest = batching.oldest_uncommitted()
-    table = Table.grid(padding=(0, 3))
-    for _ in range(6):
-        table.add_column(justify="right")
-    table.add_row("hits/s", "accepted", "in Parquet", "resends", "rejects", "lag", style="dim")
-    table.add_row(
-        f"{rate.per_s(now_s, accepted):,.0f}",
-        f"{accepted:,}",
-        f"{totals.rows:,}",
-        f"{totals.resends:,}",
-        f"{totals.rejects:,}",
-        "0 s" if oldest is None else duration(coordinator.age_s(oldest)),
-    )
-    return table
-
-
-def duration(seconds: float) -> str:
-    """Two units at most: ``8 s``, ``4 min 10 s``, ``3 h 2 min``."""
-    whole = int(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
+    """Until cancelled. Warnings and errors scroll by above it."""
+    assert coordinator.status is not None  # noqa: S101 - the view is of a live stream
+    with _region(coordinator) as region:
+        while True:
+            columns, rows = region.size()
+            region.draw(screen(coordinator.status.now(), columns, rows, ascii_only=region.ascii))
+            await asyncio.sleep(REFRESH_S)
 
 
 async def file_progress(coordinator: Coordinator) -> None:
     """Until cancelled."""
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as progress:
-        telemetry.configure(
-            form="console",
-            level="warning",
-            write=lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True),
-        )
-        bar = progress.add_task("reading")
-        accepted_before = coordinator.intake.accepted_total
+    accepted_before = coordinator.intake.accepted_total
+    with _region(coordinator) as region:
+        progress = Progress(region, "reading")
         while True:
             if coordinator.files is not None:
                 at = coordinator.files.progress
                 accepted = coordinator.intake.accepted_total - accepted_before
                 decoded = min(1.0, coordinator.pipeline.decoded_records / accepted) if accepted else 1.0
-                name = "" if at.path is None else at.path.name
-                total = at.bytes_total or None
-                progress.update(bar, description=name, completed=at.bytes_read * decoded, total=total)
+                name = "" if at.path is None else printable(at.path.name)
+                progress.at(round(at.bytes_read * decoded), at.bytes_total, name)
             await asyncio.sleep(REFRESH_S)
+
+
+@contextmanager
+def _region(coordinator: Coordinator) -> Iterator[Region]:
+    """With log lines above it, as long as it is there."""
+    settings = coordinator.settings.log
+    region = Region()
+    least: Level = "error" if settings.level == "error" else "warning"
+    telemetry.configure(form="console", level=least, write=region.print)
+    try:
+        yield region
+    finally:
+        region.close()
+        telemetry.configure(form="console", level=settings.level)
+
+
+# ---------------------------------------------------------------- the screen
+
+
+def screen(status: Status, columns: int, rows: int, *, ascii_only: bool) -> RenderableType:
+    """As much of the status as fits, the most important first."""
+    from rich.console import Group  # noqa: PLC0415 - takes 0.1 s
+    from rich.text import Text  # noqa: PLC0415
+
+    width = min(columns - 1, _WIDEST)
+    head = Text(printable(status.sentence), style=_tone(status))
+    curves = [*_curves(status, width, ascii_only=ascii_only)]
+    counts = _counts(status)
+    bars = [*_bars(status, ascii_only=ascii_only)]
+    notes = [_line(label, words) for label, words in _notes(status)]
+    tall = rows >= 20
+    spaces = [Text("")] if tall else []
+    return Group(head, *spaces, *curves, *spaces, counts, *spaces, *bars, *spaces, *notes)
+
+
+def _tone(status: Status) -> str:
+    state = status.connection.state
+    at_work = state in _TONES
+    return (
+        f"bold {_TONES[state] if status.ready or state is ConnectionState.REFUSED else 'red'}"
+        if at_work
+        else "bold"
+    )
+
+
+def _line(label: str, words: str = "") -> Text:
+    """On one line; what does not fit is cut."""
+    from rich.text import Text  # noqa: PLC0415
+
+    line = Text(no_wrap=True, overflow="ellipsis")
+    line.append(label.ljust(_LABEL_CELLS), style="dim")
+    line.append(words)
+    return line
+
+
+def _curves(status: Status, width: int, *, ascii_only: bool) -> Iterator[Text]:
+    cells = max(0, width - _LABEL_CELLS - _VALUE_CELLS - 16)
+    for label, value, values in (
+        ("hits/s", f"{status.hits_per_s:,.0f}", [at.hits_per_s for at in status.history]),
+        ("lag", duration(status.lag_s), [at.lag_s for at in status.history]),
+    ):
+        line = _line(label)
+        line.append(value.ljust(_VALUE_CELLS), style="bold")
+        line.append(sparkline(condensed(values, cells), ascii_only=ascii_only), style="cyan")
+        line.append(f"  {_span(status.history)}", style="dim")
+        yield line
+
+
+def condensed(values: Sequence[float], cells: int) -> list[float]:
+    """At most so many: each the highest of its stretch, the newest last."""
+    if not cells:
+        return []
+    step = -(-len(values) // cells) or 1
+    first = len(values) % step
+    stretches = [values[:first]] if first else []
+    stretches += [values[at : at + step] for at in range(first, len(values), step)]
+    return [max(stretch) for stretch in stretches]
+
+
+def _span(history: Sequence[Sample]) -> str:
+    return f"last {duration((history[-1].at_us - history[0].at_us) / 1e6)}" if len(history) > 1 else ""
+
+
+def _counts(status: Status) -> Text:
+    at = status.totals
+    line = _line("in Parquet")
+    for number, name in ((at.rows, "hits"), (at.resends, "resends"), (at.rejects, "rejects")):
+        line.append(f"{number:,}", style="bold")
+        line.append(f" {name}   ", style="dim")
+    line.append(f"{status.journal.waiting_records:,}", style="bold")
+    line.append(" waiting", style="dim")
+    return line
+
+
+def _bars(status: Status, *, ascii_only: bool) -> Iterator[Text]:
+    journal, disk = facts.journal_part(status), facts.disk_part(status)
+    low = status.disk.free_bytes < 2 * status.disk.reserve_bytes
+    for label, part, alarm, words in (
+        ("journal", journal, status.journal.full, f"of {size_text(status.journal.max_bytes)}"),
+        ("disk", disk, low, f"{size_text(status.disk.free_bytes)} free"),
+    ):
+        line = _line(label)
+        line.append(bar(part, _BAR_CELLS, ascii_only=ascii_only), style="red" if alarm else "green")
+        line.append(f" {100 * part:3.0f} %  {words}")
+        yield line
+
+
+def _notes(status: Status) -> Iterator[facts.Fact]:
+    yield "connection", facts.connection(status)
+    yield "processes", facts.processes(status)
+    yield "gaps", facts.gaps(status)
+    if status.rejects:
+        yield "reject", facts.reject(status.rejects[0], status.at_us)
+    yield "token", facts.token(status)
+    if status.page:
+        yield "page", printable(status.page)
