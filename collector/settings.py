@@ -52,6 +52,8 @@ class Purpose(enum.Enum):
     """To run the rejects of a stream again."""
     STATE = "state"
     """To look into or change the state folder of a collector that has run before."""
+    LOOK = "look"
+    """The same of all streams, if none is named: the name may be empty, and the state folder that of all."""
 
 
 _REQUIRED: Final[Mapping[Purpose, tuple[str, ...]]] = {
@@ -59,12 +61,14 @@ _REQUIRED: Final[Mapping[Purpose, tuple[str, ...]]] = {
     Purpose.DECODE: ("output.folder",),
     Purpose.REJECTS: ("output.folder",),
     Purpose.STATE: ("output.folder",),
+    Purpose.LOOK: ("output.folder",),
 }
 _OWN_DEFAULTS: Final[Mapping[Purpose, Mapping[str, Any]]] = {
     Purpose.RUN: {},
     Purpose.DECODE: {"stream.name": "files", "journal.durability": "memory"},
     Purpose.REJECTS: {"journal.durability": "memory"},
     Purpose.STATE: {},
+    Purpose.LOOK: {},
 }
 _STATE_SUFFIX: Final[Mapping[Purpose, str]] = {Purpose.DECODE: ".files", Purpose.REJECTS: ".rejects"}
 """Of the default state folder's name. What reads saved files has no business with the stream's address."""
@@ -243,7 +247,7 @@ def _complete(gathered: _Gathered, purpose: Purpose) -> None:
         name, fault = default_name(values["stream.url"], values["output.folder"])
         explicit_state = purpose is Purpose.STATE and values["state.folder"] is not None
         values["stream.name"] = name
-        if fault and not explicit_state:
+        if fault and not explicit_state and purpose is not Purpose.LOOK:
             gathered.add_fault("stream.name", "", fault)
     if values["stream.url"] is None or purpose in _STATE_SUFFIX:
         values["stream.url"] = ""

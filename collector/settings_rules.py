@@ -41,7 +41,7 @@ def default_name(url: str | None, output: Path | None) -> tuple[str, str]:
         name = last_segment(url)
         good = re.fullmatch(NAME_PATTERN, name) is not None
         return (name, "") if good else ("", f"the address does not end in {_WANTED}: give --stream NAME")
-    names = _names_in(output / ".state") if output is not None else []
+    names = stream_names(output / ".state") if output is not None else []
     if len(names) == 1:
         return names[0], ""
     found = f"{len(names)} streams: {', '.join(names)}" if names else "no stream"
@@ -51,7 +51,8 @@ def default_name(url: str | None, output: Path | None) -> tuple[str, str]:
 _WANTED: Final = f"a name of the form {NAME_PATTERN}"
 
 
-def _names_in(state: Path) -> list[str]:
+def stream_names(state: Path) -> list[str]:
+    """Of the streams whose state folders are in this one."""
     try:
         entries = sorted(state.iterdir())
     except OSError:

@@ -236,8 +236,8 @@ class Status:
         "127.0.0.1:9464",
         "Where the status page, `/metrics`, `/healthz` and `/readyz` are served; `off`: nowhere. They have "
         "no password: with another address than loopback, whoever reaches it can read them. If the port is "
-        "taken the collector says so and runs without. `status.sock` in the state folder answers the same "
-        "in any case.",
+        "taken the collector says so and runs without. `livestream-collector status` needs none of it: it "
+        "asks by `status.sock` in the state folder.",
     )
 
 

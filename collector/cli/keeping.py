@@ -1,4 +1,4 @@
-"""The commands about what a collector keeps: verify, reset."""
+"""The commands about what a collector does and keeps: status, verify, reset."""
 
 from __future__ import annotations
 
@@ -9,6 +9,35 @@ import typer
 
 from collector.cli.app import app
 from collector.cli.options import Config, Output, ResetValue, Set, State, Stream, places
+
+
+@app.command("status")
+def _status(
+    *,
+    config: Config = None,
+    stream: Stream = None,
+    output: Output = None,
+    state: State = None,
+    assignments: Set = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Say what the running collector is doing, or what the last one left behind.
+
+    The sentence on top is the status page's. Without --stream, of several streams in OUTPUT/.state, a line
+    for each. Asks by the state folder's socket, page or not, and disturbs nobody. Exits 0, also when none
+    runs: health checks are /healthz and /readyz of status.listen.
+    """
+    from collector.commands.status import run  # noqa: PLC0415
+    from collector.settings import Purpose, load_settings  # noqa: PLC0415
+
+    settings = load_settings(
+        Purpose.LOOK,
+        config=config,
+        environ=os.environ,
+        options=places(stream, output, state),
+        assignments=assignments or (),
+    )
+    raise typer.Exit(run(settings, as_json=as_json))
 
 
 @app.command("verify")

@@ -6,18 +6,18 @@ terminal there is nothing in them but text and line ends.
 
 from __future__ import annotations
 
-import os
 import shutil
-import sys
 import textwrap
 from collections.abc import Iterator
 from typing import Final
 
+from collector.commands.terminal import styled
 from collector.errors import ConfigurationError, ExitCode
 from collector.escaping import printable
 from collector.explanations import EXPLANATIONS, Explanation, Kind, find, nearest
 
 _WIDEST: Final = 80
+_BOLD: Final = 1
 _LONGEST_SHOWN: Final = 60
 _HEADINGS: Final = {
     Kind.EXIT: "Exit codes",
@@ -59,15 +59,17 @@ def _unknown(code: str) -> str:
 
 
 def _shown(explanation: Explanation) -> Iterator[str]:
-    yield _bold(f"{explanation.code} ({explanation.kind.value})")
+    yield styled(f"{explanation.code} ({explanation.kind.value})", _BOLD)
     yield from _wrapped(explanation.means)
     if explanation.causes:
         yield ""
-        yield _bold("Likely causes, the likeliest first" if len(explanation.causes) > 1 else "Likely cause")
+        yield styled(
+            "Likely causes, the likeliest first" if len(explanation.causes) > 1 else "Likely cause", _BOLD
+        )
         for number, cause in enumerate(explanation.causes, 1):
             yield from _wrapped(cause, f"  {number}. ", "     ")
     yield ""
-    yield _bold("What to do")
+    yield styled("What to do", _BOLD)
     yield from _wrapped(explanation.do or "Nothing: nothing is wrong.")
     if explanation.see:
         yield ""
@@ -78,7 +80,7 @@ def _listed() -> Iterator[str]:
     yield from _wrapped("Say `livestream-collector explain CODE` with any of these:", "", "")
     for kind, heading in _HEADINGS.items():
         yield ""
-        yield _bold(heading)
+        yield styled(heading, _BOLD)
         codes = [known.code for known in EXPLANATIONS if known.kind is kind]
         yield from _wrapped(", ".join(code.replace(" ", "\0") for code in codes))
 
@@ -94,8 +96,3 @@ def _wrapped(text: str, first: str = "  ", rest: str = "  ") -> Iterator[str]:
         break_on_hyphens=False,
     )
     yield from (line.replace("\0", " ") for line in lines)
-
-
-def _bold(text: str) -> str:
-    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") == "dumb" or not sys.stdout.isatty()
-    return text if plain else f"\x1b[1m{text}\x1b[0m"

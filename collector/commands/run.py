@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Coroutine
-from contextlib import ExitStack
+import sys
+from collections.abc import Coroutine, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any, Final, TypeVar
 
 import uvloop
 
+from collector.commands import facts
 from collector.coordinator.foundation import lay_foundation
 from collector.coordinator.notify import Notify
 from collector.coordinator.process import Companion, Coordinator
 from collector.coordinator.site import serve_status
+from collector.coordinator.status import failed_start
 from collector.coordinator.token import token_source
 from collector.credentials import Credentials, scrubbed_environment
-from collector.errors import CollectorError, ExitCode
+from collector.errors import CollectorError, ExitCode, StorageError
 from collector.escaping import printable, without_secrets
 from collector.ipc.child import forbid_core_dumps
 from collector.proxy import find_proxy
 from collector.settings import Settings
+from collector.storage.fs import DISK
+from collector.storage.lastword import note_failed_start
+from collector.storage.layout import StateFolder
 from collector.storage.recovery import WaysOn
 from collector.telemetry import log
 from collector.trust import find_ca_file
@@ -49,7 +55,7 @@ def run(
 
         companions.append(live_view)
     with notify.last_words(), ExitStack() as stack:
-        with notify.starting():
+        with notify.starting(), _failure_noted(settings):
             foundation = stack.enter_context(lay_foundation(settings, credentials, ways_on))
         if stop_after_hits is not None and foundation.ledger.totals.rows >= stop_after_hits:
             log("run.stopped", reason=f"{foundation.ledger.totals.rows} rows are committed already")
@@ -77,10 +83,23 @@ def run(
             except BaseException as error:
                 coordinator.leave_word(*ended_by(error))
                 raise
-            coordinator.leave_word(code)
+            word = coordinator.leave_word(code)
+            if terminal:  # the view is gone, and its events were not written
+                sys.stderr.write(f"{word.sentence}\n{facts.committed(word)} in {word.output}\n")
             return code
 
         return on_loop(collect())
+
+
+@contextmanager
+def _failure_noted(settings: Settings) -> Iterator[None]:
+    """What is damaged or cannot be written is this state folder's affair; a setting, or its user, is not."""
+    try:
+        yield
+    except StorageError as error:
+        status = failed_start(settings, *ended_by(error))
+        note_failed_start(DISK, StateFolder(settings.state.folder), status)
+        raise
 
 
 def ended_by(error: BaseException) -> tuple[int, str]:

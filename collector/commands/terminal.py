@@ -44,6 +44,13 @@ def is_terminal() -> bool:
     return sys.stderr.isatty() and os.environ.get("TERM", "") not in _DUMB
 
 
+def styled(text: str, *codes: int) -> str:
+    """For stdout: in these styles where it is a terminal and nobody asked for none. 0 is no style."""
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM", "") in _DUMB or not sys.stdout.isatty()
+    wanted = ";".join(str(code) for code in codes if code)
+    return text if plain or not wanted else f"\x1b[{wanted}m{text}\x1b[0m"
+
+
 class Region:
     """The last lines of a terminal. ``draw`` them, ``print`` above them, ``close`` in the end."""
 

@@ -67,7 +67,6 @@ class Answers:
         self._registry = CollectorRegistry()
         self._registry.register(StatusCollector(self._status))
         self.doors: list[Door] = []
-        self.url = ""
 
     def application(self) -> web.Application:
         application = web.Application(middlewares=[self._guard])

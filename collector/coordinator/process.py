@@ -35,6 +35,7 @@ from collector.core.reconnect import Policy, ReconnectSettings
 from collector.core.reconnect_events import Exit
 from collector.core.resends import ResendIndex
 from collector.core.segments import Segments
+from collector.core.status import Status
 from collector.errors import ConfigurationError, ExitCode, RefusedError, StorageError
 from collector.settings import Settings
 from collector.storage.fs import DISK
@@ -203,15 +204,15 @@ class Coordinator:
         self._stop_reason = self._stop_reason or reason
         self.stop_wanted.set()
 
-    def leave_word(self, code: int, reason: str = "") -> None:
+    def leave_word(self, code: int, reason: str = "") -> Status:
         """What it was doing, and how it ended, for who asks when it is gone."""
-        if self.status is None:
-            return
+        assert self.status is not None  # noqa: S101 - it read a live stream
         word = self.status.last(code, reason or self._stop_reason or "nothing left to do")
         try:
             write_last_word(DISK, self.foundation.state, word)
         except (OSError, StorageError) as error:
             log("attention.needed", reason=f"the last word could not be left: {error}")
+        return word
 
     def not_ready(self) -> list[str]:
         """Why it does not do what it is there for, in words; empty: it is ready."""

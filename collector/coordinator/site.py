@@ -64,9 +64,11 @@ async def serve_status(coordinator: Coordinator) -> None:
         async with AsyncExitStack() as stack:
             socket = coordinator.foundation.state.socket
             path = await stack.enter_async_context(_unix_door(socket, runner.server, answers))
-            answers.url = await stack.enter_async_context(_tcp_door(listen, runner.server, answers))
-            if path or answers.url:
-                log("page.opened", url=answers.url, socket=path)
+            url = await stack.enter_async_context(_tcp_door(listen, runner.server, answers))
+            if path or url:
+                log("page.opened", url=url, socket=path)
+            if coordinator.status is not None:
+                coordinator.status.page = url
             await answers.keep_telling()
     finally:
         answers.end()

@@ -24,6 +24,7 @@ from collector.core.status import Child, Connection, Disk, Journal, Status, Stop
 from collector.core.supervision import Phase
 from collector.core.timeline import Timeline
 from collector.errors import StorageError
+from collector.settings import Settings
 from collector.storage.fs import DISK
 from collector.storage.lastword import forget_last_word, read_last_word
 from collector.telemetry import log
@@ -49,6 +50,8 @@ class StatusBook:
         self._disk = Disk(reserve_bytes=coordinator.settings.journal.reserve_bytes)
         self._token = Token()
         self._started_us = now_us()
+        self.page = ""
+        """Its address, once it is there."""
         state = coordinator.foundation.state
         last = read_last_word(DISK, state)
         forget_last_word(DISK, state)
@@ -117,6 +120,7 @@ class StatusBook:
             disk=self._disk,
             token=self._token,
             decoder="plain" if at.pipeline.plain else "kernel",
+            page=self.page,
             children=tuple(self._children()),
             timeline=self._stretches(),
             rejects=tuple(at.rejects.newest),
@@ -200,6 +204,24 @@ class StatusBook:
             else at
             for at in self._timeline.stretches()
         )
+
+
+def failed_start(settings: Settings, exit_code: int, reason: str) -> Status:
+    """Of a run that did not come to reading."""
+    at_us = now_us()
+    made = Status(
+        at_us=at_us,
+        version=__version__,
+        pid=os.getpid(),
+        stream=settings.stream.name,
+        instance="",
+        output=str(settings.output.folder),
+        state_folder=str(settings.state.folder),
+        started_us=at_us,
+        connection=Connection(state=ConnectionState.STOPPED, since_us=at_us, cause=reason),
+        stopped=Stopped(at_us=at_us, exit_code=exit_code, reason=reason),
+    )
+    return msgspec.structs.replace(made, sentence=sentence(made))
 
 
 def _doing(phase: Phase | None) -> Literal["starting", "idle", "busy", "gone"]:

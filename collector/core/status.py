@@ -162,6 +162,8 @@ class Status(_Part, frozen=True):
     token: Token = Token()
     decoder: Literal["kernel", "plain"] = "kernel"
     """Which twin decodes."""
+    page: str = ""
+    """Address of the status page; empty: there is none."""
     children: tuple[Child, ...] = ()
     timeline: tuple[Stretch, ...] = ()
     """Oldest first."""

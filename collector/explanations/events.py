@@ -135,7 +135,7 @@ ADVICE: Final[Mapping[str, Advice]] = {
             "something else uses the port",
         ),
         "Give each collector a status.listen of its own, or off, and start it again when it suits."
-        " Intake needs no page.",
+        " `livestream-collector status` needs no page.",
         ("LivestreamDown",),
     ),
     "attention.needed": Advice(

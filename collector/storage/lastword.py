@@ -31,6 +31,22 @@ def read_last_word(disk: Disk, state: StateFolder) -> Status | None:
     return None
 
 
+def note_failed_start(disk: Disk, state: StateFolder, failed: Status) -> None:
+    """A start that failed knows little: what the run before it left goes on standing beside its end."""
+    last = read_last_word(disk, state)
+    if last is not None:
+        failed = msgspec.structs.replace(
+            failed,
+            instance=last.instance,
+            totals=last.totals,
+            timeline=last.timeline,
+            rejects=last.rejects,
+            history=last.history,
+        )
+    with suppress(OSError, StorageError):
+        write_last_word(disk, state, failed)
+
+
 def forget_last_word(disk: Disk, state: StateFolder) -> None:
     """A run begins. Not synced: at worst an old one is there after a power failure, and its time says so."""
     with suppress(OSError, StorageError):
