@@ -207,8 +207,17 @@ class Collector:
     # ------------------------------------------------------------ what came out
 
     def table(self, kind: str = "hits", columns: list[str] | None = None):
+        """All committed rows; ``None`` before the first part: its folders are there a moment earlier."""
         folder = self.output / kind
-        return pq.read_table(folder, columns=columns, partitioning=None) if folder.exists() else None
+        if next(folder.rglob("*.parquet"), None) is None:
+            return None
+        return pq.read_table(folder, columns=columns, partitioning=None)
+
+    def last_words(self) -> str:
+        """The reason it gave at its end, which is followed by where more is said about it."""
+        reason, more = self.log.splitlines()[-2:]
+        assert more == f"(more: livestream-collector explain {self.process.returncode})"
+        return reason
 
     def hits(self) -> Counter[int]:
         """How often each hit of the simulator, by its number, is a row."""

@@ -114,7 +114,7 @@ def test_a_client_the_token_endpoint_refuses(make_oauth):
     start_oauth(collector, LIVESTREAM_CLIENT_SECRET="rotated-long-ago")
     assert collector.wait() == 3, collector.log
     assert [request.endpoint for request in service.requests] == ["token"]
-    last_words = collector.log.splitlines()[-1]
+    last_words = collector.last_words()
     assert "invalid_client: invalid client_secret parameter" in last_words
     assert TOKENS[TokenFailure.INVALID_CLIENT].do in last_words
     assert "rotated-long-ago" not in collector.log

@@ -134,7 +134,7 @@ def test_a_refusal_that_waiting_does_not_cure(status, make_service, make_collect
     collector = make_collector(service, wait_s=WAIT_S)
     assert collector.run() == 3, collector.log
     assert len(service.requests) == 1
-    last_words = collector.log.splitlines()[-1]
+    last_words = collector.last_words()
     for words in (f"({status})", "it is like that", STATUSES[status].do):
         assert words in last_words
 
@@ -146,7 +146,7 @@ def test_a_static_token_that_is_refused(status, make_service, make_collector):
     collector = make_collector(service, wait_s=WAIT_S)
     assert collector.run() == 3, collector.log
     assert len(service.requests) == 1
-    last_words = collector.log.splitlines()[-1]
+    last_words = collector.last_words()
     assert f"({status})" in last_words
     assert "token expired" in last_words
 
