@@ -201,7 +201,7 @@ def test_naming_the_authority_cures_it(make_service, make_collector, tmp_path):
 
 def test_a_date_in_retry_after_is_waited_for(make_service, make_collector):
     """No request before the moment the service named, by the service's wall clock."""
-    date_s = int(time.time()) + 4
+    date_s = int(time.time()) + 8
     named = Answer(503, "maintenance", {"Retry-After": email.utils.formatdate(date_s, usegmt=True)})
     service = make_service(rules=(Rule(requests="1", answer=named),))
     collector = make_collector(service, wait_s=0.3, **{"run.decoders": 1})
