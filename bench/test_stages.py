@@ -38,6 +38,7 @@ from collector.core.messages import (
     StagedFile,
     ToDecoder,
 )
+from collector.core.privacy import Privacy
 from collector.core.resends import ResendIndex
 from collector.decoder.columns import Int64s, read_lines, trapped_lines, unfit_rows
 from collector.decoder.decode import BlockDecoder, Decoded
@@ -46,6 +47,7 @@ from collector.decoder.parquet import WAITING_BYTES
 from collector.decoder.partfile import part_writer, staged_file
 from collector.decoder.patch import patch
 from collector.decoder.plain import PlainRows, line_ends, split_lines
+from collector.decoder.privacy import Hider
 from collector.decoder.repair import repair
 from collector.decoder.rows import OpenRows
 from collector.decoder.schema import HITS_SCHEMA
@@ -56,6 +58,12 @@ from collector.storage.ids import RunSet, write_run
 from collector.storage.journal import JournalReader, JournalWriter, free_name, free_segment
 
 pytestmark = pytest.mark.usefixtures("round_")
+
+PRIVACY = {
+    "one field dropped": Privacy(drop=("ip",)),
+    "one field hashed": Privacy(hash=("userAgent",), key=bytes(64)),
+    "two fields and two eVars": Privacy(("ip", "evars.evar5"), ("userAgent", "evars.evar6"), bytes(64)),
+}
 
 ODD_HITS = 2_000
 INDEX_IDS, INDEX_RUNS = 1_000_000, 8
@@ -259,6 +267,17 @@ def test_decode_block(cpu, blocks, hits, twin):
 
     work()
     assert cpu(work, hits=hits) == hits
+
+
+@stage("privacy")
+@pytest.mark.parametrize("hidden", PRIVACY)
+def test_privacy(cpu, blocks, hits, hidden):
+    """What hiding adds to one record batch; nothing is called where nothing is hidden."""
+    rows = KernelRows()
+    for block, payload in blocks:
+        rows.append(payload, block, Degree.USUAL)
+    batch, hider = rows.take(), Hider(PRIVACY[hidden])
+    cpu(lambda: hider.rows(batch), hits=hits)
 
 
 @stage("Parquet")

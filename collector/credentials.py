@@ -20,6 +20,9 @@ _TOKEN: Final = "LIVESTREAM_TOKEN"  # noqa: S105 - a variable's name
 _CLIENT_ID: Final = "LIVESTREAM_CLIENT_ID"
 _CLIENT_SECRET: Final = "LIVESTREAM_CLIENT_SECRET"  # noqa: S105 - a variable's name
 _PROXY_PASSWORD: Final = "LIVESTREAM_PROXY_PASSWORD"  # noqa: S105 - a variable's name
+_PRIVACY_KEY: Final = "LIVESTREAM_PRIVACY_KEY"
+_LEAST_KEY_CHARACTERS: Final = 32
+"""Of the hexadecimal digits of 128 bits: whoever knows some values must not find the key by trying."""
 _VARIABLES: Final = (_TOKEN, _CLIENT_ID, _CLIENT_SECRET)
 _PROXIES: Final = frozenset({"http_proxy", "https_proxy", "all_proxy"})
 """Variables of others that may hold a password; whoever needs the proxy is told of it."""
@@ -33,6 +36,7 @@ _FLAGS: Final = {
     "--secret": _CLIENT_SECRET,
     "--password": _PROXY_PASSWORD,
     "--proxy-password": _PROXY_PASSWORD,
+    "--privacy-key": _PRIVACY_KEY,
 }
 _MAX_BYTES: Final = 64 * 1024
 """Far above any token; a device or a wrong file is not read to its end."""
@@ -116,6 +120,24 @@ def load_proxy_password(environ: Mapping[str, str]) -> Secret | None:
     return Secret(password) if password else None
 
 
+def load_privacy_key(environ: Mapping[str, str], *, wanted: bool) -> Secret | None:
+    """The key of the hashes; ``None`` where none is ``wanted``. *Blocks*. *Raises* ``ConfigurationError``."""
+    if not wanted:
+        return None
+    faults: list[str] = []
+    key = _read(environ, _PRIVACY_KEY, faults)
+    how = f"make one with `openssl rand -hex 32`, and give it in {_PRIVACY_KEY}, or in a file named by"
+    how += f" {_PRIVACY_KEY}{_FILE}"
+    if not faults and not key:
+        faults.append(f"privacy.hash wants a key: {how}")
+    elif not faults and len(key) < _LEAST_KEY_CHARACTERS:
+        least = f"at least {_LEAST_KEY_CHARACTERS} are wanted"
+        faults.append(f"{_PRIVACY_KEY} has {len(key)} characters, {least}: {how}")
+    if faults:
+        raise ConfigurationError(faults[0])
+    return Secret(key)
+
+
 def read_secret_file(path: str) -> str:
     """The secret in a file, without the blanks around it. *Blocks*. *Raises* ``SecretFileError``."""
     try:
@@ -152,7 +174,7 @@ def given_secrets(
 ) -> dict[str, str]:
     """Of every secret where it comes from, in words that hold none of it; empty: it is not given."""
     given = {}
-    for name in (*_VARIABLES, _PROXY_PASSWORD):
+    for name in (*_VARIABLES, _PROXY_PASSWORD, _PRIVACY_KEY):
         path = environ.get(name + _FILE, "")
         source = f"the file {printable(path)} ({name}{_FILE})" if path else ""
         given[name] = source or (f"the environment ({name})" if environ.get(name) else "")
@@ -174,7 +196,7 @@ def refuse_secret_arguments(arguments: Sequence[str]) -> None:
 
 def scrubbed_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """What children get: everything but the credentials and the files they are in."""
-    names = (*_VARIABLES, _PROXY_PASSWORD)
+    names = (*_VARIABLES, _PROXY_PASSWORD, _PRIVACY_KEY)
     secret = {*names, *(name + _FILE for name in names)}
     return {
         name: value for name, value in environ.items() if name not in secret and name.lower() not in _PROXIES

@@ -5,6 +5,7 @@ Run by hand, ``python -m collector.reference docs``, after a table changed; a te
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,6 +49,7 @@ Never in a settings file or an argument, where they are refused:
 | `LIVESTREAM_CLIENT_SECRET` | with it: OAuth Server-to-Server, tokens are renewed |
 | `LIVESTREAM_TOKEN` | instead of the secret: a static token |
 | `LIVESTREAM_PROXY_PASSWORD` | the password for the proxy, if it wants one |
+| `LIVESTREAM_PRIVACY_KEY` | the key of `privacy.hash`, at least 32 characters: `openssl rand -hex 32` |
 
 Each may be in a file instead, whose path is in the same name with `_FILE`: `LIVESTREAM_CLIENT_SECRET_FILE`
 and so on. Such a file must be its owner's alone (`chmod 600`), or the start is refused. A file of root's
@@ -85,7 +87,7 @@ def configuration() -> str:
     """The page of all settings."""
     lines = [_CONFIGURATION]
     for section, group in SECTIONS.items():
-        lines += [f"## `[{section}]`", "", (group.__doc__ or "").strip(), ""]
+        lines += [f"## `[{section}]`", "", inspect.cleandoc(group.__doc__ or ""), ""]
         lines += ["| key | default | allowed | meaning |", "|---|---|---|---|"]
         lines += [_setting_row(key, spec) for key, spec in SPECS.items() if key.startswith(f"{section}.")]
         lines.append("")
@@ -130,7 +132,7 @@ def pages() -> Iterator[tuple[str, str]]:
 
 
 def _setting_row(key: str, spec: Spec) -> str:
-    default = "" if spec.default is None else f"`{format_value(spec.kind, spec.default)}`"
+    default = "" if spec.default in (None, ()) else f"`{format_value(spec.kind, spec.default)}`"
     allowed = spec.allowed().replace("|", "\\|")
     flag = f" Flag `{spec.flag}`." if spec.flag else ""
     return f"| `{key}`<br>`{environment_name(key)}` | {default} | {allowed} | {spec.doc}{flag} |"

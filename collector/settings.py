@@ -33,6 +33,8 @@ _SECRETS: Final[Mapping[str, str]] = {
     "client_secret": "LIVESTREAM_CLIENT_SECRET",
     "secret": "LIVESTREAM_CLIENT_SECRET",
     "password": "LIVESTREAM_PROXY_PASSWORD",
+    "privacy_key": "LIVESTREAM_PRIVACY_KEY",
+    "key": "LIVESTREAM_PRIVACY_KEY",
 }
 _CREDENTIALS: Final = frozenset(_SECRETS.values()) | {f"{name}_FILE" for name in _SECRETS.values()}
 _PREFIX: Final = "LIVESTREAM_"

@@ -32,6 +32,8 @@ class Kind(enum.Enum):
     SECONDS_OR_AUTO = 'seconds: number, or "auto"'
     MODE = 'file mode: octal such as "0644"'
     HOSTS = "list of host names"
+    FIELDS = "list of fields of a hit, or entries of its maps such as `evars.evar5`"
+    TEXT_FIELDS = "list of string fields of a hit, or entries of `evars` and `props` such as `evars.evar5`"
     ADDRESS = 'host:port, or "off"'
 
 
@@ -66,6 +68,8 @@ def format_value(kind: Kind, value: Any) -> str:
         return f"{int(value):04o}"
     if kind is Kind.SIZE:
         return _format_size(int(value))
+    if isinstance(value, tuple):
+        return ", ".join(value)
     if isinstance(value, float) and value == int(value):
         return str(int(value))
     return str(value)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
+from collector import privacy_fields
 from collector.settings_kinds import NAME_PATTERN, format_value
 from collector.settings_kinds import Kind as _Kind
 from collector.settings_values import is_loopback
@@ -147,6 +148,11 @@ def _state_hidden_in(state: Path, output: Path) -> str:
     )
 
 
+def _hidden_once(hashed: tuple[str, ...], drop: tuple[str, ...]) -> str:
+    both = privacy_fields.overlaps(drop, hashed)
+    return f"{', '.join(both)} is in privacy.drop as well: keep one" if both else ""
+
+
 _RULES: Final[tuple[tuple[tuple[str, ...], Callable[..., str]], ...]] = (
     (("stream.url",), _encrypted),
     (("auth.token_url",), _encrypted),
@@ -157,4 +163,5 @@ _RULES: Final[tuple[tuple[tuple[str, ...], Callable[..., str]], ...]] = (
     (("journal.segment_bytes",), _segment_multiple),
     (("journal.max_bytes", "journal.segment_bytes", "journal.max_record_bytes"), _journal_room),
     (("state.folder", "output.folder"), _state_hidden),
+    (("privacy.hash", "privacy.drop"), _hidden_once),
 )

@@ -169,6 +169,29 @@ class Decode:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Privacy:
+    """What never reaches a part, wherever in a hit it stands: see [privacy.md](privacy.md).
+
+    The journal holds hits as they were sent until they are committed, and some while longer. With either list
+    rejects keep only reason, length and SHA-256 of the record.
+    """
+
+    drop: tuple[str, ...] = setting(
+        Kind.FIELDS, (), "These are left out of every part, out of `extra` too. An example: `ip`."
+    )
+    hash: tuple[str, ...] = setting(
+        Kind.TEXT_FIELDS,
+        (),
+        "Instead of these stands their HMAC-SHA-256 in hexadecimal, with the key in "
+        "`LIVESTREAM_PRIVACY_KEY` or in the file that `LIVESTREAM_PRIVACY_KEY_FILE` names.",
+    )
+
+    @property
+    def hides(self) -> bool:
+        return bool(self.drop or self.hash)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Resends:
     """How long a hit's id is remembered, so that the service's duplicates are dropped."""
 
@@ -297,6 +320,7 @@ class Settings:
     parts: Parts
     journal: Journal
     decode: Decode
+    privacy: Privacy
     resends: Resends
     run: Run
     output: Output
@@ -314,6 +338,7 @@ SECTIONS: Final[Mapping[str, type[Any]]] = {
     "parts": Parts,
     "journal": Journal,
     "decode": Decode,
+    "privacy": Privacy,
     "resends": Resends,
     "run": Run,
     "output": Output,

@@ -11,10 +11,12 @@ import os.path
 import re
 from collections.abc import Callable, Mapping
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NoReturn
 from urllib.parse import SplitResult, urlsplit
 
+from collector import privacy_fields
 from collector.settings_kinds import NAME_PATTERN, Kind, Spec
 
 _LONGEST: Final = 4096
@@ -120,6 +122,16 @@ def _hosts(value: object) -> tuple[str, ...]:
     return tuple(_host(name) for name in names)
 
 
+def _fields(value: object, *, hashed: bool = False) -> tuple[str, ...]:
+    names = value.split(",") if isinstance(value, str) else value
+    if not isinstance(names, list):
+        _refuse()
+    texts = [_text(name) for name in names if name != ""]
+    if faults := [why for name in texts if (why := privacy_fields.fault(name, hashed=hashed))]:
+        _refuse("; ".join(faults))
+    return tuple(dict.fromkeys(texts))
+
+
 def _host(value: object) -> str:
     text = _text(value).lower().rstrip(".")
     if _is_address(text.strip("[]")):
@@ -190,5 +202,7 @@ _READERS: Final[Mapping[Kind, Callable[[object], Any]]] = {
     Kind.SECONDS_OR_AUTO: _seconds_or_auto,
     Kind.MODE: _mode,
     Kind.HOSTS: _hosts,
+    Kind.FIELDS: _fields,
+    Kind.TEXT_FIELDS: partial(_fields, hashed=True),
     Kind.ADDRESS: _address,
 }

@@ -108,7 +108,8 @@ def test_run_gets_settings_and_credentials(monkeypatch, tmp_path):
         *("--log-format", "json", "--redo-batch", "7", "--accept-journal-loss"),
     )
     assert code == 0
-    settings, credentials = command.positional
+    (given,) = command.positional
+    settings, credentials = given.settings, given.credentials
     assert (settings.stream.url, settings.stream.name) == (URL, "name")
     assert (settings.output.folder, settings.state.folder) == (tmp_path / "o", tmp_path / "s")
     assert (settings.run.decoders, settings.run.drain_s) == (3, 5)
@@ -148,8 +149,9 @@ def test_decode_gets_files_and_its_own_defaults(monkeypatch, tmp_path):
     for file in files:
         file.touch()
     assert called("decode", *map(str, files), "--output", str(tmp_path), "--decoders", "1") == 0
-    settings, given, ways_on = command.positional
-    assert (given, ways_on) == (files, WaysOn())
+    given, given_files, ways_on = command.positional
+    settings = given.settings
+    assert (given_files, ways_on) == (files, WaysOn())
     assert settings.state.folder == tmp_path / ".state" / "files.files"
     assert settings.run.decoders == 1
 
@@ -161,14 +163,14 @@ def test_decode_of_rejects_is_about_a_stream_and_has_a_state_of_its_own(monkeypa
     (tmp_path / ".state" / "shop").mkdir(parents=True)
     (tmp_path / ".state" / "files.files").mkdir()
     assert called("decode", "--rejects", "--output", str(tmp_path)) == 0
-    settings, _ = command.positional
+    settings = command.positional[0].settings
     assert (settings.stream.name, settings.stream.url) == ("shop", "")
     assert settings.state.folder == tmp_path / ".state" / "shop.rejects"
     assert settings.journal.durability == "memory"
     config = tmp_path / "c.toml"
     config.write_text(f'[stream]\nurl = "{URL}2"\n')
     assert called("decode", "--rejects", "--config", str(config), "--output", str(tmp_path)) == 0
-    settings, _ = command.positional
+    settings = command.positional[0].settings
     assert (settings.stream.name, settings.stream.url) == ("shop2", "")
 
 

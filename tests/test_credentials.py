@@ -13,6 +13,7 @@ from collector.credentials import (
     Secret,
     SecretFileError,
     load_credentials,
+    load_privacy_key,
     read_secret_file,
     scrubbed_environment,
 )
@@ -182,3 +183,44 @@ def test_children_get_no_secret():
     """Neither the values nor the files' paths; everything else stays."""
     environ = {**PAIR, "LIVESTREAM_TOKEN": TOKEN, "LIVESTREAM_TOKEN_FILE": "/run/t", "PATH": "/bin"}
     assert scrubbed_environment(environ) == {"PATH": "/bin"}
+
+
+# ---------------------------------------------------------------- the key of privacy.hash
+
+KEY = "canary0123456789abcdef0123456789abcdef"
+
+
+def key_fault(environ: dict[str, str]) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        load_privacy_key(environ, wanted=True)
+    assert "canary" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_the_privacy_key_comes_from_a_variable_or_a_file(tmp_path):
+    """It is read where hashes are wanted only, and masked like every secret."""
+    path = tmp_path / "key"
+    path.write_text(f"{KEY}\n")
+    path.chmod(0o600)
+    for environ in ({"LIVESTREAM_PRIVACY_KEY": KEY}, {"LIVESTREAM_PRIVACY_KEY_FILE": str(path)}):
+        key = load_privacy_key(environ, wanted=True)
+        assert key is not None
+        assert key.reveal() == KEY
+        assert KEY not in without_secrets(f"a {KEY} b")
+        assert scrubbed_environment({**environ, "HOME": "/"}) == {"HOME": "/"}
+    assert load_privacy_key({"LIVESTREAM_PRIVACY_KEY": "short"}, wanted=False) is None
+
+
+def test_a_privacy_key_that_is_missing_short_or_open_is_refused_with_how_to_make_one(tmp_path):
+    """Whoever knows some values could find a short key by trying."""
+    assert "privacy.hash wants a key: make one with `openssl rand -hex 32`" in key_fault({})
+    assert "has 12 characters, at least 32 are wanted" in key_fault(
+        {"LIVESTREAM_PRIVACY_KEY": "canary345678"}
+    )
+    path = tmp_path / "key"
+    path.write_text(KEY)
+    path.chmod(0o644)
+    assert "chmod 600" in key_fault({"LIVESTREAM_PRIVACY_KEY_FILE": str(path)})
+    assert "both given" in key_fault(
+        {"LIVESTREAM_PRIVACY_KEY_FILE": str(path), "LIVESTREAM_PRIVACY_KEY": KEY}
+    )

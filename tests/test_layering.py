@@ -18,6 +18,7 @@ RANKS = {
     "errors": 0,
     "escaping": 0,
     "hit_fields": 0,
+    "privacy_fields": 1,
     "settings": 1,
     "settings_kinds": 1,
     "settings_table": 1,
@@ -30,6 +31,7 @@ RANKS = {
     "trust": 1,
     "metrics": 2,
     "proxy": 2,
+    "given": 2,
     "settings_text": 2,
     "core": 1,
     "storage": 2,
@@ -46,7 +48,14 @@ RANKS = {
 }
 """A module imports what ranks below it and its own package, nothing beside or above it."""
 
-ONE_GROUP = {"settings", "settings_kinds", "settings_table", "settings_values", "settings_rules"}
+ONE_GROUP = {
+    "privacy_fields",
+    "settings",
+    "settings_kinds",
+    "settings_table",
+    "settings_values",
+    "settings_rules",
+}
 PROCESSES = {"reader", "decoder", "coordinator", "simulator"}
 
 OUTSIDE_WORLD = {

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collector import reference
+from collector import privacy_fields, reference
 from collector.errors import ConfigurationError, ExitCode
+from collector.hit_fields import HIT_FIELDS
 from collector.settings import Purpose, Settings, load_settings
 from collector.settings_kinds import Kind, Spec, format_value
 from collector.settings_table import SPECS, environment_name
@@ -401,3 +402,70 @@ def test_settings_do_not_come_from_the_process_environment():
         assert load().run.decoders == 2
     finally:
         del os.environ["LIVESTREAM_RUN__DECODERS"]
+
+
+# ---------------------------------------------------------------- privacy
+
+
+def hidden(folder: Path, text: str) -> Settings:
+    return load(config=written(folder, f"[privacy]\n{text}"))
+
+
+def test_fields_to_hide_are_lists_of_names(tmp_path):
+    """As a list in a file, or with commas in a variable or flag; nothing is hidden by default."""
+    assert not load().privacy.hides
+    privacy = hidden(tmp_path, 'drop = ["ip", "evars.evar5", "ip"]\nhash = ["userAgent"]').privacy
+    assert (privacy.drop, privacy.hash, privacy.hides) == (("ip", "evars.evar5"), ("userAgent",), True)
+    given = load(environ={"LIVESTREAM_PRIVACY__DROP": "ip, zip"}, assignments=["privacy.hash=props.prop1"])
+    assert (given.privacy.drop, given.privacy.hash) == (("ip", "zip"), ("props.prop1",))
+    assert not hidden(tmp_path, "drop = []\nhash = []").privacy.hides
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('drop = ["IP"]', "IP is no field of a hit; did you mean ip?"),
+        ('drop = ["evar5"]', "did you mean evars.evar5?"),
+        ('hash = ["useragent"]', "did you mean userAgent?"),
+        ('drop = ["evars.evar251"]', "evars has no entry evar251"),
+        ('drop = ["evars.eVar12"]', "did you mean evars.evar12?"),
+        ('drop = ["ip.x"]', "ip has no entries that can be named"),
+        ('drop = ["products.name"]', "products has no entries"),
+        ('drop = ["mvvars.a b"]', "the key a b is not of the form"),
+        ('drop = ["hitIdHigh"]', "resends are known by it"),
+        ('drop = ["receivedTimeGMT"]', "parts are filed by it"),
+        ('hash = ["geoDMA"]', "geoDMA is no string column"),
+        ('hash = ["evars"]', "name its entries, such as evars.campaign"),
+        ('hash = ["events.event1"]', "the entries of events are no strings"),
+        ('hash = ["visIdHigh"]', "drop it instead"),
+        ('drop = ["nonsense_"]', "docs/schema.md"),
+        ("drop = [5]", "allowed: list of fields"),
+        ("drop = true", "allowed: list of fields"),
+        ('drop = ["ip"]\nhash = ["ip"]', "ip is in privacy.drop as well: keep one"),
+        ('drop = ["evars"]\nhash = ["evars.evar5"]', "evars.evar5 is in privacy.drop as well"),
+        (
+            'key = "0123456789abcdef0123456789abcdef"',
+            "set LIVESTREAM_PRIVACY_KEY or LIVESTREAM_PRIVACY_KEY_FILE",
+        ),
+    ],
+)
+def test_what_cannot_be_hidden_is_refused_with_what_can(tmp_path, text, said):
+    """A slip of the hand would hide nothing, so the start is refused; the key is never shown."""
+    found = fault(config=written(tmp_path, f"[privacy]\n{text}"))
+    assert said in found
+    assert "0123456789abcdef" not in found
+
+
+def test_every_fault_of_a_list_is_said_at_once(tmp_path):
+    """Also those in several names of one list."""
+    found = fault(config=written(tmp_path, '[privacy]\ndrop = ["IP", "hitIdLow", "zap"]'))
+    assert "did you mean ip?" in found
+    assert "hitIdLow cannot be hidden" in found
+    assert "zap is no field" in found
+
+
+@pytest.mark.parametrize("field", [field.name for field in HIT_FIELDS])
+def test_every_field_can_be_dropped_but_for_three(field):
+    """Those that the collector's promises rest on."""
+    needed = {"hitIdHigh", "hitIdLow", "receivedTimeGMT"}
+    assert bool(privacy_fields.fault(field, hashed=False)) == (field in needed)

@@ -61,27 +61,24 @@ def _run(
     """
     from collector import telemetry  # noqa: PLC0415
     from collector.commands.run import run  # noqa: PLC0415
-    from collector.credentials import load_credentials  # noqa: PLC0415
-    from collector.settings import Purpose, load_settings  # noqa: PLC0415
-    from collector.settings_values import is_loopback  # noqa: PLC0415
+    from collector.given import Layers  # noqa: PLC0415
+    from collector.settings import Purpose  # noqa: PLC0415
     from collector.storage.recovery import WaysOn  # noqa: PLC0415
 
-    settings = load_settings(
+    layers = Layers(
         Purpose.RUN,
-        config=config,
-        environ=os.environ,
-        options=places(stream, output, state)
+        dict(os.environ),
+        config,
+        places(stream, output, state)
         | {"stream.url": url, "run.decoders": decoders, "log.format": log_format},
-        assignments=assignments or (),
+        assignments or (),
     )
-    credentials = load_credentials(
-        os.environ, loopback=is_loopback(settings.stream.url), token_file=settings.auth.token_file
-    )
+    given = layers.load()
+    settings = given.settings
     telemetry.configure(form=settings.log.format, level=settings.log.level)
     terminal = log_format is None and settings.log.format == "console" and is_terminal()
     code = run(
-        settings,
-        credentials,
+        given,
         stop_after_hits=stop_after_hits,
         stop_after_s=stop_after_s,
         terminal=terminal,
@@ -123,27 +120,28 @@ def _decode(
     was kept. Interrupted, it goes on where it stood when it is called again.
     """
     from collector import telemetry  # noqa: PLC0415
-    from collector.settings import Purpose, load_settings  # noqa: PLC0415
+    from collector.given import Layers  # noqa: PLC0415
+    from collector.settings import Purpose  # noqa: PLC0415
     from collector.storage.recovery import WaysOn  # noqa: PLC0415
 
     if bool(files) is rejects:
         raise ConfigurationError("decode takes either FILE... or --rejects: give one of them, and not both")
-    settings = load_settings(
+    given = Layers(
         Purpose.REJECTS if rejects else Purpose.DECODE,
-        config=config,
-        environ=os.environ,
-        options=places(stream, output, state) | {"run.decoders": decoders, "log.format": log_format},
-        assignments=assignments or (),
-    )
-    telemetry.configure(form=settings.log.format, level=settings.log.level)
+        dict(os.environ),
+        config,
+        places(stream, output, state) | {"run.decoders": decoders, "log.format": log_format},
+        assignments or (),
+    ).load()
+    telemetry.configure(form=given.settings.log.format, level=given.settings.log.level)
     ways_on = WaysOn(redo_batch, accept_journal_loss)
     if files:
         from collector.commands.decode import run  # noqa: PLC0415
 
-        raise typer.Exit(run(settings, files, ways_on))
+        raise typer.Exit(run(given, files, ways_on))
     from collector.commands.rejects import run as run_rejects  # noqa: PLC0415
 
-    raise typer.Exit(run_rejects(settings, ways_on))
+    raise typer.Exit(run_rejects(given, ways_on))
 
 
 @app.command("simulate")

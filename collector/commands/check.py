@@ -17,7 +17,7 @@ from collector.commands.check_host import HOST_STEPS
 from collector.commands.check_network import NETWORK_STEPS
 from collector.commands.checklist import Found, Mark, Step, cross, ok, walk
 from collector.commands.checkup import Checkup
-from collector.credentials import load_credentials
+from collector.credentials import load_credentials, load_privacy_key
 from collector.errors import ConfigurationError, ExitCode
 from collector.escaping import printable, without_secrets
 from collector.proxy import find_proxy
@@ -101,6 +101,7 @@ def _run_command(arguments: Sequence[str]) -> str:
 def _settings(checkup: Checkup) -> Found:
     loaded = checkup.load()
     checkup.loaded = loaded
+    load_privacy_key(checkup.environ, wanted=bool(loaded.settings.privacy.hash))
     sources = sorted(set(loaded.sources.values()))
     return ok(f"stream {loaded.settings.stream.name}; from {', '.join(sources)}")
 

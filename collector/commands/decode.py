@@ -13,27 +13,27 @@ from collector.coordinator.foundation import Foundation, lay_foundation
 from collector.coordinator.process import Companion, Coordinator
 from collector.credentials import scrubbed_environment
 from collector.errors import ExitCode
+from collector.given import Given
 from collector.ipc.child import forbid_core_dumps
-from collector.settings import Settings
 from collector.storage.recovery import WaysOn
 
 
-def run(settings: Settings, files: Sequence[Path], ways_on: WaysOn) -> int:
+def run(given: Given, files: Sequence[Path], ways_on: WaysOn) -> int:
     """Until every record of every file is committed. *Raises* ``CollectorError``."""
-    with lay_foundation(settings, ways_on=ways_on) as foundation:
+    with lay_foundation(given.settings, ways_on=ways_on) as foundation:
         before = foundation.ledger.totals
         try:
-            return decode(settings, foundation, [path.resolve() for path in files])
+            return decode(given, foundation, [path.resolve() for path in files])
         finally:  # what is committed is, whatever ended it
             totals = foundation.ledger.totals
             print(
                 f"{totals.rows - before.rows:,} hits, {totals.resends - before.resends:,} resends,"
-                f" {totals.rejects - before.rejects:,} rejects added to {settings.output.folder}"
+                f" {totals.rejects - before.rejects:,} rejects added to {given.settings.output.folder}"
             )
 
 
 def decode(
-    settings: Settings, foundation: Foundation, paths: Sequence[Path], unpack: Unpack | None = None
+    given: Given, foundation: Foundation, paths: Sequence[Path], unpack: Unpack | None = None
 ) -> ExitCode:
     """Each of the files once, with a progress bar on a terminal. *Raises* ``CollectorError``."""
     forbid_core_dumps()
@@ -45,7 +45,11 @@ def decode(
 
     async def run_files() -> ExitCode:
         coordinator = Coordinator(
-            settings, foundation, environment=scrubbed_environment(os.environ), ca_file=""
+            given.settings,
+            foundation,
+            environment=scrubbed_environment(os.environ),
+            ca_file="",
+            privacy=given.privacy,
         )
         return await coordinator.run_files(paths, unpack=unpack, companions=companions)
 

@@ -16,10 +16,10 @@ from collector import __version__
 from collector.commands.decode import decode
 from collector.coordinator.foundation import lay_foundation
 from collector.errors import DamagedError
-from collector.settings import Settings
+from collector.given import Given
 from collector.storage.fs import DISK
 from collector.storage.recovery import WaysOn
-from collector.storage.rejects import rejects_parts, version_of, write_lines
+from collector.storage.rejects import LeftOut, rejects_parts, version_of, write_lines
 
 _LINES: Final = "rejects.jsonl"
 """In the staging folder: a start removes what a killed run left there."""
@@ -30,7 +30,7 @@ class _Unpack:
 
     def __init__(self, lines: Path) -> None:
         self.parts = 0
-        self.left_out = 0
+        self.left_out = LeftOut()
         self._lines = lines
 
     def __call__(self, part: Path) -> Path:
@@ -39,8 +39,9 @@ class _Unpack:
         return self._lines
 
 
-def run(settings: Settings, ways_on: WaysOn) -> int:
+def run(given: Given, ways_on: WaysOn) -> int:
     """Until every record of every part is committed again. *Raises* ``CollectorError``."""
+    settings = given.settings
     output, stream = settings.output.folder, settings.stream.name
     parts = rejects_parts(DISK, output, stream)
     if not parts and not settings.state.folder.exists():
@@ -52,7 +53,7 @@ def run(settings: Settings, ways_on: WaysOn) -> int:
         parts = rejects_parts(DISK, output, stream)  # once more: recovery may have made some visible
         due = [*_due(parts, foundation.ledger.instance)]
         try:
-            return decode(settings, foundation, due, unpack)
+            return decode(given, foundation, due, unpack)
         finally:
             after = foundation.ledger.totals
             print(
@@ -61,8 +62,18 @@ def run(settings: Settings, ways_on: WaysOn) -> int:
                 f" {after.rows - before.rows:,} of them became hits,"
                 f" {after.resends - before.resends:,} were resends of those,"
                 f" {after.rejects - before.rejects:,} stayed rejects;"
-                f" {unpack.left_out:,} that were cut at the size limit were skipped"
+                f" {unpack.left_out.cut:,} that were cut at the size limit were skipped"
+                f"{_withheld(unpack.left_out.withheld)}"
             )
+
+
+def _withheld(records: int) -> str:
+    if not records:
+        return ""
+    return (
+        f";\n{records:,} can never be run again: [privacy] was set when they came, so only their reasons,"
+        " lengths and fingerprints were kept"
+    )
 
 
 def _due(parts: Iterable[Path], instance: str) -> Iterator[Path]:

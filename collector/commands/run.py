@@ -18,9 +18,10 @@ from collector.coordinator.process import Companion, Coordinator
 from collector.coordinator.site import serve_status
 from collector.coordinator.status import failed_start
 from collector.coordinator.token import token_source
-from collector.credentials import Credentials, scrubbed_environment
+from collector.credentials import scrubbed_environment
 from collector.errors import CollectorError, ExitCode, StorageError
 from collector.escaping import printable, without_secrets
+from collector.given import Given
 from collector.ipc.child import forbid_core_dumps
 from collector.proxy import find_proxy
 from collector.settings import Settings
@@ -36,8 +37,7 @@ MOST_CHARACTERS: Final = 1000
 
 
 def run(
-    settings: Settings,
-    credentials: Credentials,
+    given: Given,
     *,
     stop_after_hits: int | None,
     stop_after_s: float | None,
@@ -46,6 +46,8 @@ def run(
 ) -> int:
     """Until told to stop. *Raises* ``CollectorError`` for whatever ends it otherwise."""
     forbid_core_dumps()  # one would hold the token
+    settings, credentials = given.settings, given.credentials
+    assert credentials is not None  # noqa: S101 - loaded for a run
     ca_file = find_ca_file(str(settings.tls.ca_file or ""), os.environ)
     proxy = find_proxy(settings.proxy.url, settings.proxy.user, os.environ)
     notify = Notify.taken_from(os.environ)
@@ -68,7 +70,11 @@ def run(
                 await tokens.keep_fresh()
 
             coordinator = Coordinator(
-                settings, foundation, environment=scrubbed_environment(os.environ), ca_file=ca_file
+                settings,
+                foundation,
+                environment=scrubbed_environment(os.environ),
+                ca_file=ca_file,
+                privacy=given.privacy,
             )
             try:
                 code = await coordinator.run_stream(

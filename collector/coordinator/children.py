@@ -13,6 +13,7 @@ from collector.coordinator.foundation import Foundation
 from collector.coordinator.supervisor import Child, start_child
 from collector.core.framing import BLOCK_BYTES
 from collector.core.messages import FromDecoder, FromReader
+from collector.core.privacy import Privacy
 from collector.settings import Settings
 
 READER: Final = "reader"
@@ -24,9 +25,16 @@ class Children:
     """Starts them with the settings of the moment."""
 
     def __init__(
-        self, settings: Settings, foundation: Foundation, *, environment: dict[str, str], ca_file: str
+        self,
+        settings: Settings,
+        foundation: Foundation,
+        *,
+        environment: dict[str, str],
+        ca_file: str,
+        privacy: Privacy,
     ) -> None:
         self.settings = settings
+        self.privacy = privacy
         self._foundation = foundation
         self._environment = environment
         self._ca_file = ca_file
@@ -57,7 +65,9 @@ class Children:
             "mode": self.settings.output.mode,
             "kernel": self.settings.decode.kernel,
         }
-        return await self._start(name, "collector.decoder.process", arguments, FromDecoder)
+        child = await self._start(name, "collector.decoder.process", arguments, FromDecoder)
+        child.send(self.privacy)
+        return child
 
     async def _start(self, name: str, module: str, arguments: dict[str, object], incoming: Any) -> Child[Any]:
         flat = [text for key, value in arguments.items() for text in (f"--{key}", str(value))]

@@ -26,6 +26,7 @@ from collector.errors import ConfigurationError
 from collector.settings import Settings
 from collector.storage.commitlog import CommitLog
 from collector.storage.floor import FloorFile
+from collector.storage.forgetting import forget_copies, forget_free
 from collector.storage.fs import DISK
 from collector.storage.ids import RunLimits, RunSet
 from collector.storage.journal import Recovered
@@ -127,6 +128,9 @@ class _Start:
             read_again=not settings.stream.url,
         )
         _say_recovered(found)
+        if settings.privacy.hides:
+            forget_copies(DISK, state.quarantine)
+            found.journal = forget_free(DISK, journal, found.journal)
         floor = FloorFile(DISK, state.floor, FloorRecord)
         record, existed = floor.read()
         if settings.stream.url:

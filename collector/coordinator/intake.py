@@ -32,11 +32,12 @@ from collector.core.messages import (
     SegmentGranted,
     SegmentWanted,
 )
-from collector.core.segments import Segments
+from collector.core.segments import FREE_SEGMENTS_KEPT, Segments
 from collector.core.supervision import RestartIntensity
 from collector.errors import ChildReportedError
+from collector.storage.forgetting import forget_copies
 from collector.storage.fs import Disk
-from collector.storage.journal import delete_free, free_name, free_segment, recover
+from collector.storage.journal import Recovered, delete_free, free_name, free_segment, recover
 from collector.telemetry import log
 
 CREDIT_RETRY_S: Final = 1.0
@@ -109,6 +110,7 @@ class Intake:
         """The reader asked for a segment that could not be granted yet."""
         self._refused = False
         """The disk had no room for what the reader wrote last."""
+        self._private = False
 
     @property
     def starved(self) -> bool:
@@ -127,6 +129,12 @@ class Intake:
 
     def disconnect(self) -> None:
         self._send(Disconnect())
+
+    def keep_raw(self, *, keep: bool) -> None:
+        """Whether raw records may lie about once they are committed: they may not where privacy is on."""
+        self._private = not keep
+        self.segments.free_kept = FREE_SEGMENTS_KEPT if keep else 0
+        self._room_changed.set()
 
     def stop(self) -> None:
         """The reader's end is meant from now on."""
@@ -223,9 +231,14 @@ class Intake:
 
     async def _take_over(self, how: str) -> None:
         """What the dead reader had made durable is accepted, told or not; the torn rest is cut."""
-        recovered = await self._thread.run(
-            lambda: recover(self._disk, self._journal, self._quarantine, after_seq=self._last_seq)
-        )
+
+        def recovery() -> Recovered:
+            found = recover(self._disk, self._journal, self._quarantine, after_seq=self._last_seq)
+            if self._private:
+                forget_copies(self._disk, self._quarantine)
+            return found
+
+        recovered = await self._thread.run(recovery)
         if recovered.cut is not None:
             log("journal.cut", reason=str(recovered.cut))
         if recovered.blocks:
@@ -258,10 +271,10 @@ class Intake:
         def free() -> None:
             for segment in (*freed.keep, *freed.delete):
                 free_segment(self._disk, self._journal, segment)
-            for segment in freed.delete:
+            for segment in (*freed.delete, *freed.surplus):
                 delete_free(self._disk, self._journal, segment)
 
-        if freed.keep or freed.delete:
+        if any((freed.keep, freed.delete, freed.surplus)):
             await self._thread.run(free)
 
     async def _give_credit(self) -> None:

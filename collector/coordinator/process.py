@@ -11,6 +11,7 @@ import os
 import signal
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -29,6 +30,7 @@ from collector.coordinator.stream import Stream
 from collector.coordinator.token_source import TokenSource
 from collector.core.batching import BatchLimits
 from collector.core.messages import Block, BlockDone
+from collector.core.privacy import Privacy
 from collector.core.proxy import Proxy
 from collector.core.readiness import not_ready
 from collector.core.reconnect import Policy, ReconnectSettings
@@ -38,6 +40,7 @@ from collector.core.segments import Segments
 from collector.core.status import Status
 from collector.errors import ConfigurationError, ExitCode, RefusedError, StorageError
 from collector.settings import Settings
+from collector.storage.forgetting import forget_committed
 from collector.storage.fs import DISK
 from collector.storage.lastword import write_last_word
 from collector.telemetry import log
@@ -55,12 +58,20 @@ class Coordinator:
     """One run of the collector over one foundation, on the event loop it is made in."""
 
     def __init__(
-        self, settings: Settings, foundation: Foundation, *, environment: dict[str, str], ca_file: str
+        self,
+        settings: Settings,
+        foundation: Foundation,
+        *,
+        environment: dict[str, str],
+        ca_file: str,
+        privacy: Privacy,
     ) -> None:
         self.settings = settings
         self.foundation = foundation
         self.started_s = time.monotonic()
-        self.children = Children(settings, foundation, environment=environment, ca_file=ca_file)
+        self.children = Children(
+            settings, foundation, environment=environment, ca_file=ca_file, privacy=privacy
+        )
         self.stop_wanted = asyncio.Event()
         """Set once, when the drain is to begin."""
         self._stop_reason = ""
@@ -89,6 +100,7 @@ class Coordinator:
         self.batches = 0
         """Committed in this run."""
         self.intake = self._make_intake()
+        self.intake.keep_raw(keep=not privacy.hides)
         self.book = ConnectionBook(self.committer, self.pipeline)
         self.stream: Stream | None = None
         self.files: Files | None = None
@@ -263,8 +275,8 @@ class Coordinator:
             await asyncio.gather(main, *tasks, return_exceptions=True)
             self.committer.close()
             self.intake.close()
-            if self._nothing_left and self.settings.journal.durability == "memory":
-                DISK.remove_folder(self.foundation.journal)
+            if self._nothing_left:
+                self._forget_journal()
 
     async def _read_and_drain(self, read: Callable[[], Awaitable[T]], stop: Callable[[], None]) -> T | None:
         self._accepted(tuple(self.foundation.journal_found.blocks))
@@ -317,6 +329,16 @@ class Coordinator:
             left_records=sum(block.records for block in left),
             duration_s=time.monotonic() - began_s,
         )
+
+    def _forget_journal(self) -> None:
+        """Everything in it is committed, and the reader is gone."""
+        if self.settings.journal.durability == "memory":
+            DISK.remove_folder(self.foundation.journal)
+        elif self.children.privacy.hides:
+            with suppress(StorageError):  # what is damaged the next start names
+                forget_committed(
+                    DISK, self.foundation.journal, self.foundation.state.quarantine, self.ledger.last_block
+                )
 
     def _hurry(self, limit: asyncio.Timeout) -> None:
         """Everything is read; what is not committed in time is so by the next run."""

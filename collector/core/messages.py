@@ -14,6 +14,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from collector.core.privacy import Privacy
 from collector.core.proxy import Proxy
 from collector.core.reject_begin import RejectBegin
 
@@ -209,9 +210,8 @@ class Decode(msgspec.Struct, frozen=True, tag=True):
     batch: int
     """The batch's first block."""
     share: int
-    """From 1."""
     attempt: int
-    """Of the share, from 1: staged names never collide with those of a dead decoder."""
+    """Of the share, both from 1: staged names never collide with those of a dead decoder."""
     careful: bool = False
     """Line by line, the progress cell saying which: a decoder died while it decoded this block."""
     poison: dict[int, str] = {}
@@ -396,5 +396,5 @@ class ConnectionRow(msgspec.Struct, frozen=True, kw_only=True):
 
 ToReader = Connect | ReadFile | Disconnect | SegmentGranted
 FromReader = Ready | SegmentWanted | SegmentFailed | Opened | Accepted | Progress | Closed | Failed
-ToDecoder = Decode | Keep | Stage | StageConnections
+ToDecoder = Privacy | Decode | Keep | Stage | StageConnections
 FromDecoder = Ready | Poisoned | Claims | BlockDone | Staged | NoSpace | Failed

@@ -29,6 +29,8 @@ class Freed:
 
     keep: tuple[int, ...]
     delete: tuple[int, ...]
+    surplus: tuple[int, ...] = ()
+    """Free ones that are to be deleted as well."""
 
 
 @dataclass(slots=True)
@@ -42,6 +44,7 @@ class Segments:
     last_block: dict[int, int] = field(default_factory=dict)
     """By segment, ascending; a granted segment without a block yet has 0."""
     free: list[int] = field(default_factory=list)
+    free_kept: int = FREE_SEGMENTS_KEPT
 
     @property
     def used_bytes(self) -> int:
@@ -66,10 +69,11 @@ class Segments:
         done = [s for s in filled if self.last_block[s] <= last and (s != newest or all_read)]
         for segment in done:
             del self.last_block[segment]
-        room = max(0, FREE_SEGMENTS_KEPT - len(self.free))
+        surplus, self.free = self.free[self.free_kept :], self.free[: self.free_kept]
+        room = self.free_kept - len(self.free)
         keep, delete = done[:room], done[room:]
         self.free += keep
-        return Freed(tuple(keep), tuple(delete))
+        return Freed(tuple(keep), tuple(delete), tuple(surplus))
 
     def grant(self, disk_free_bytes: int, reserve_bytes: int) -> Grant | None:
         """The segment the reader asked for, if the journal's bound and the disk's reserve allow it."""

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from collector.core.messages import Block, BlockFlag
 from collector.decoder.decode import BlockDecoder, Decoded, nothing
 from collector.decoder.plain import line_ends
-from collector.decoder.rows import Reject
+from collector.decoder.rows import POISON, Reject
 from collector.decoder.strict import Line
 from collector.errors import CollectorError
 
@@ -63,7 +63,7 @@ def decode_carefully(
             else:
                 middle = (first + last) // 2
                 todo += [(middle, last), (first, middle)]
-    rejects = [Reject(line, f"poison: {why}", text.raw(line)) for line, why in {**poison, **failed}.items()]
+    rejects = [Reject(line, f"{POISON}: {why}", text.raw(line)) for line, why in {**poison, **failed}.items()]
     return _joined(block, pieces, rejects), failed
 
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 from collector.core.messages import Block, BlockFlag, Oversized
 from collector.decoder.columns import Flags, Int32s, Int64s, Uint64s
 from collector.decoder.plain import PlainRows
+from collector.decoder.privacy import Hider
 from collector.decoder.rows import HOUR_US, Appended, OpenRows, Reject, RowGroup
 from collector.decoder.strict import Degree, Line
 
@@ -56,12 +57,16 @@ class Decoded:
 
 
 class BlockDecoder:
-    """One block after another; their rows go to the group that is open."""
+    """One block after another; their rows go to the group that is open.
 
-    def __init__(self, instance: str, open_rows: OpenRows | None = None) -> None:
+    Rows come out without what is hidden of them; rejects have all of it until ``may_keep``.
+    """
+
+    def __init__(self, instance: str, open_rows: OpenRows | None = None, hider: Hider | None = None) -> None:
         self._instance = instance
         self._open = open_rows or PlainRows()
-        self._group = RowGroup(self._open, instance)
+        self._hider = hider
+        self._group = self._next_group()
 
     def decode(
         self, payload: Line, block: Block, *, degree: Degree = Degree.USUAL, first_line: int = 0
@@ -76,7 +81,7 @@ class BlockDecoder:
         if block.flags & BlockFlag.OVERSIZED:
             return nothing(block, [replace(_oversized(payload), line=first_line)])
         if self._group.is_closed:
-            self._group = RowGroup(self._open, self._instance)
+            self._group = self._next_group()
         first = self._open.rows
         appended = self._open.append(payload, block, degree)
         if self._open.rows == first:
@@ -97,6 +102,13 @@ class BlockDecoder:
             records=block.records,
             collected_at_us=block.collected_at_us,
         )
+
+    def may_keep(self, reject: Reject) -> Reject:
+        """What of it may reach a file."""
+        return reject if self._hider is None else self._hider.reject(reject)
+
+    def _next_group(self) -> RowGroup:
+        return RowGroup(self._open, self._instance, self._hider.rows if self._hider is not None else None)
 
 
 def decode_block(
@@ -135,4 +147,4 @@ def _oversized(payload: Line) -> Reject:
         f"oversized: record of {record.length} bytes is over the limit;"
         f" raw is its first {len(record.head)} bytes, sha256 {record.sha256.hex()}"
     )
-    return Reject(0, reason, record.head)
+    return Reject(0, reason, record.head, record.length, record.sha256)

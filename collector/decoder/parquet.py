@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from collector import __version__
 from collector.core.messages import BlockDone, ConnectionRow, FileKind, Stage, StageConnections, StagedFile
+from collector.core.privacy import NOTHING_HIDDEN, Privacy
 from collector.decoder.columns import Flags, Int64s, Uint64s
 from collector.decoder.decode import Decoded, Span
 from collector.decoder.partfile import PartFile, staged_file
@@ -55,6 +56,7 @@ class PartIdentity:
     """Of the files that become visible."""
     decoder: str = "plain"
     """Which of the twins: ``kernel`` or ``plain``."""
+    privacy: Privacy = NOTHING_HIDDEN
 
     def metadata(self) -> dict[str, str]:
         return {
@@ -64,7 +66,7 @@ class PartIdentity:
             "collector.instance": self.instance,
             "collector.journal_durability": self.durability,
             "collector.decoder": self.decoder,
-        }
+        } | self.privacy.metadata()
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import mmap
 import os
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import Final
@@ -38,6 +38,7 @@ from collector.core.messages import (
     Staged,
     ToDecoder,
 )
+from collector.core.privacy import Privacy
 from collector.core.supervision import OUT_OF_MEMORY, Phase
 from collector.decoder.careful import UNBLAMED, decode_carefully, failure
 from collector.decoder.decode import BlockDecoder, Decoded
@@ -46,9 +47,10 @@ from collector.decoder.kernel.library import absence
 from collector.decoder.kernel.rows import KernelRows
 from collector.decoder.parquet import PartIdentity, Share, stage_connections
 from collector.decoder.plain import PlainRows
+from collector.decoder.privacy import Hider
 from collector.decoder.rows import OpenRows
 from collector.decoder.strict import Degree
-from collector.errors import CollectorError, ExitCode, NoSpaceError, SyncFailedError
+from collector.errors import CollectorError, ExitCode, NoSpaceError, ProtocolError, SyncFailedError
 from collector.ipc.cell import ProgressCell
 from collector.ipc.channel import Channel
 from collector.ipc.child import become_child
@@ -92,7 +94,9 @@ class DecoderProcess:
         self._journal = JournalReader(journal)
         self._staging = staging
         self._identity = identity
-        self._decoder = BlockDecoder(identity.instance, rows)
+        self._rows = rows
+        self._decoder: BlockDecoder | None = None
+        """``None``: what is to be hidden is not known yet, so nothing is decoded."""
         self._asked: dict[int, Asked] = {}
         self._shares: dict[ShareKey, Share] = {}
         self._given_up: set[ShareKey] = set()
@@ -106,6 +110,8 @@ class DecoderProcess:
         self._cell.enter(Phase.WAITING)
         while (message := self._channel.receive(self._cell.beat)) is not None:
             match message:
+                case Privacy():
+                    self._hide(message)
                 case Decode():
                     self._decode(message)
                 case Keep():
@@ -116,6 +122,12 @@ class DecoderProcess:
                     self._stage_connections(message)
             self._cell.enter(Phase.WAITING)
 
+    def _hide(self, privacy: Privacy) -> None:
+        """The first message, before any block."""
+        self._identity = replace(self._identity, privacy=privacy)
+        hider = Hider(privacy) if privacy.hides else None
+        self._decoder = BlockDecoder(self._identity.instance, self._rows, hider)
+
     def _decode(self, order: Decode) -> None:
         if _key(order) in self._given_up:
             return
@@ -123,7 +135,10 @@ class DecoderProcess:
         self._forget_old_segments(order.block.segment)
         payload = self._payload(order.block)
         self._cell.enter(Phase.DECODING, order.block.seq)
-        decoded = self._decoded(payload, order)
+        if self._decoder is None:
+            raise ProtocolError("a block came before it was said what is to be hidden of its records")
+        decoded = self._decoded(self._decoder, payload, order)
+        decoded.rejects = list(map(self._decoder.may_keep, decoded.rejects))
         self._thorough_blocks = THOROUGH_BLOCKS if decoded.refused else max(0, self._thorough_blocks - 1)
         payload.release()
         self._asked[order.block.seq] = Asked(order, decoded, (time.thread_time_ns() - began) // 1000)
@@ -143,17 +158,17 @@ class DecoderProcess:
             np.frombuffer(payload, dtype=np.uint8)[:: mmap.PAGESIZE].max(initial=0)
         return payload
 
-    def _decoded(self, payload: memoryview, order: Decode) -> Decoded:
+    def _decoded(self, decoder: BlockDecoder, payload: memoryview, order: Decode) -> Decoded:
         if not order.careful:
             try:
-                return self._decoder.decode(payload, order.block, degree=self._degree())
+                return decoder.decode(payload, order.block, degree=self._degree())
             except UNBLAMED:
                 raise
             except Exception as error:  # noqa: BLE001 - which of its records it is will be seen
                 failure(error)
         seq = order.block.seq
         decoded, failed = decode_carefully(
-            self._decoder,
+            decoder,
             payload,
             order.block,
             line_by_line=order.careful,

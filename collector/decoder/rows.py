@@ -8,6 +8,7 @@ Invariant: rows stand in the order in which their blocks were appended, and in l
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeAlias
 
@@ -27,6 +28,9 @@ SHOWN_CHARACTERS: Final = 200
 
 ArrowArray: TypeAlias = Any  # the type stubs know no nested arrays
 
+Hide: TypeAlias = Callable[[pa.RecordBatch], pa.RecordBatch]
+"""Gives rows of ``WIRE_SCHEMA`` without what is hidden of them."""
+
 S_US: Final = 1_000_000
 HOUR_US: Final = 3600 * S_US
 DAY_US: Final = 24 * HOUR_US
@@ -40,22 +44,31 @@ YEAR_9999_S: Final = 253_402_300_799
 """Times outside these years are no timestamps to most engines."""
 
 
+POISON: Final = "poison"
+"""How the reason begins of a reject that decoding itself failed on."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reject:
     """A record that is no hit."""
 
     line: int
     reason: str
-    raw: bytes
+    raw: bytes | None
+    """``None``: withheld."""
+    length: int = 0
+    sha256: bytes = b""
+    """Of the record, where ``raw`` is not all of it."""
 
     def begin(self) -> RejectBegin:
         """For people: escaped and shortened."""
-        text = self.raw[:SHOWN_CHARACTERS].decode("utf-8", "backslashreplace")
+        raw = self.raw or b""
+        text = raw[:SHOWN_CHARACTERS].decode("utf-8", "backslashreplace")
         return RejectBegin(
             self.line,
             printable(self.reason, SHOWN_CHARACTERS),
             printable(text, SHOWN_CHARACTERS),
-            len(self.raw),
+            self.length or len(raw),
         )
 
 
@@ -111,9 +124,10 @@ class Piece:
 class RowGroup:
     """Appended to until somebody asks for its batch."""
 
-    def __init__(self, open_rows: OpenRows, instance: str) -> None:
+    def __init__(self, open_rows: OpenRows, instance: str, hide: Hide | None = None) -> None:
         self._open = open_rows
         self._instance = instance
+        self._hide = hide
         self._pieces: list[Piece] = []
         self._batch: pa.RecordBatch | None = None
         self._nbytes = 0
@@ -137,7 +151,10 @@ class RowGroup:
         """All rows, of ``HITS_SCHEMA``. Closes the group."""
         if self._batch is None:
             self._nbytes = self._open.nbytes
-            self._batch = finish(self._open.take(), self._pieces, self._instance)
+            batch = self._open.take()
+            if self._hide is not None:
+                batch = self._hide(batch)
+            self._batch = finish(batch, self._pieces, self._instance)
         return self._batch
 
 

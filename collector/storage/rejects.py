@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -57,8 +58,21 @@ def version_of(disk: Disk, part: Path) -> str:
     return bytes(metadata.get(b"collector.version", b"")).decode("utf-8", "replace")
 
 
-def write_lines(disk: Disk, part: Path, lines: Path) -> int:
-    """The part's whole records as text that ``FileSource`` reads; gives the number of those left out.
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Numbers of the records that cannot be run again."""
+
+    cut: int = 0
+    """Only their beginning was kept."""
+    withheld: int = 0
+    """Nothing was kept: ``[privacy]`` was set."""
+
+    def __add__(self, other: LeftOut) -> LeftOut:
+        return LeftOut(self.cut + other.cut, self.withheld + other.withheld)
+
+
+def write_lines(disk: Disk, part: Path, lines: Path) -> LeftOut:
+    """The part's whole records as text that ``FileSource`` reads; counts those left out.
 
     *Blocks* for a read of the part. *Raises* DamagedError, NoSpaceError, StorageError; then no file is left.
     """
@@ -66,13 +80,14 @@ def write_lines(disk: Disk, part: Path, lines: Path) -> int:
     try:
         # An empty line is no record. Without it a record that begins like gzip would pass for a gzip file.
         writer.write(LINE_END)
-        left_out = 0
+        left_out = LeftOut()
         with _opened(disk, part) as file:
             for batch in file.iter_batches(_BATCH_ROWS, columns=_COLUMNS):
-                records: Any = zip(*(batch.column(name).to_pylist() for name in _COLUMNS), strict=True)
+                columns: Any = (batch.column(name).to_pylist() for name in _COLUMNS)
+                records = [record for record in zip(*columns, strict=True) if record[0] is not None]
                 whole = [raw for raw, reason in records if not reason.startswith(OVERSIZED)]
                 writer.write(b"".join(raw + LINE_END for raw in whole))
-                left_out += batch.num_rows - len(whole)
+                left_out += LeftOut(len(records) - len(whole), batch.num_rows - len(records))
         writer.flush()
     except BaseException:
         disk.unlink(lines)

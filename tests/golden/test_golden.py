@@ -28,7 +28,7 @@ from collector.storage.floor import FloorFile
 from collector.storage.fs import DISK
 from collector.storage.ids import Run
 from collector.storage.journal import JournalReader, recover
-from collector.storage.rejects import rejects_parts, version_of, write_lines
+from collector.storage.rejects import LeftOut, rejects_parts, version_of, write_lines
 from collector.storage.retired import read_retired
 
 SEGMENT = "0000000000000002.segment"
@@ -259,7 +259,7 @@ def test_a_part_of_rejects_is_read(golden, tmp_path):
             "collector_instance": "0123456789abcdef",
         }
     ]
-    assert write_lines(DISK, path, tmp_path / "lines") == 0
+    assert write_lines(DISK, path, tmp_path / "lines") == LeftOut()
     assert (tmp_path / "lines").read_bytes() == b"\r\nno hit\r\n"
 
 
