@@ -167,6 +167,18 @@ EVENTS: Final[Mapping[str, Event]] = {
         "Somebody took committed parts away and said so: the log knows of it.",
         {"files": "number", **_REASON},
     ),
+    "parts.removed": Event(
+        "info",
+        "Parts beyond a limit of [retention] were removed: whole hours or days, the oldest first.",
+        {
+            "kind": "hits, rejects or connections",
+            "files": "number",
+            "bytes": "of them",
+            "oldest": "folder, below the output folder",
+            "newest": "folder; all that were removed lie between the two",
+            **_REASON,
+        },
+    ),
     "rejects.seen": Event(
         "warning",
         "Records of a batch were no hits; they are kept under rejects/ with their reasons.",

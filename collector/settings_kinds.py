@@ -30,6 +30,7 @@ class Kind(enum.Enum):
     SIZE = 'bytes: integer or text such as "8 GiB"'
     SECONDS = "seconds: number"
     SECONDS_OR_AUTO = 'seconds: number, or "auto"'
+    DAYS = "days: number"
     MODE = 'file mode: octal such as "0644"'
     HOSTS = "list of host names"
     FIELDS = "list of fields of a hit, or entries of its maps such as `evars.evar5`"

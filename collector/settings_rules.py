@@ -5,6 +5,7 @@ Imported by ``collector.settings``. A rule is asked only when every setting it r
 
 from __future__ import annotations
 
+import math
 import os.path
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -129,6 +130,24 @@ def _journal_room(max_bytes: int, segment_bytes: int, max_record_bytes: int) -> 
     )
 
 
+def _outlives_resends(max_age_days: float, window_s: float, max_age_s: float) -> str:
+    least_days = math.ceil((window_s + max_age_s) / 86.4) / 1000
+    if max_age_days >= least_days:
+        return ""
+    return (
+        "parts must outlive the time in which hits may be resends of theirs, and a batch may be open: at "
+        f"least {least_days:g} with resends.window_s = {format_value(_Kind.SECONDS, window_s)} and "
+        f"parts.max_age_s = {format_value(_Kind.SECONDS, max_age_s)}"
+    )
+
+
+def _holds_a_batch(max_bytes: int, batch_bytes: int) -> str:
+    if max_bytes >= batch_bytes:
+        return ""
+    least = format_value(_Kind.SIZE, batch_bytes)
+    return f"one batch may be as large: at least {least}, which is parts.max_bytes"
+
+
 def _state_hidden(state: Path, output: Path) -> str:
     """Readers of the output folder skip names that begin with a dot; anything else they take for data."""
     real_state, real_output = (Path(os.path.realpath(folder)) for folder in (state, output))
@@ -164,4 +183,9 @@ _RULES: Final[tuple[tuple[tuple[str, ...], Callable[..., str]], ...]] = (
     (("journal.max_bytes", "journal.segment_bytes", "journal.max_record_bytes"), _journal_room),
     (("state.folder", "output.folder"), _state_hidden),
     (("privacy.hash", "privacy.drop"), _hidden_once),
+    *(
+        ((f"retention.{kind}_max_age_days", "resends.window_s", "parts.max_age_s"), _outlives_resends)
+        for kind in ("hits", "rejects", "connections")
+    ),
+    (("retention.hits_max_bytes", "parts.max_bytes"), _holds_a_batch),
 )

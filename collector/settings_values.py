@@ -94,7 +94,7 @@ def _size(value: object) -> int:
     return int(size) if size.denominator == 1 else _refuse("not a whole number of bytes")
 
 
-def _seconds(value: object) -> float:
+def _number(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         _refuse()
     try:
@@ -105,7 +105,7 @@ def _seconds(value: object) -> float:
 
 
 def _seconds_or_auto(value: object) -> float | str:
-    return "auto" if value == "auto" else _seconds(value)
+    return "auto" if value == "auto" else _number(value)
 
 
 def _mode(value: object) -> int:
@@ -198,8 +198,9 @@ _READERS: Final[Mapping[Kind, Callable[[object], Any]]] = {
     Kind.CHOICE: _text,
     Kind.COUNT: _count,
     Kind.SIZE: _size,
-    Kind.SECONDS: _seconds,
+    Kind.SECONDS: _number,
     Kind.SECONDS_OR_AUTO: _seconds_or_auto,
+    Kind.DAYS: _number,
     Kind.MODE: _mode,
     Kind.HOSTS: _hosts,
     Kind.FIELDS: _fields,

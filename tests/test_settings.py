@@ -369,6 +369,22 @@ def test_the_journal_holds_what_it_must():
     assert "multiple of 4096" in fault(assignments=["journal.segment_bytes=100001"])
 
 
+@pytest.mark.parametrize("kind", ["hits", "rejects", "connections"])
+def test_parts_outlive_the_window_of_resends(kind):
+    """A limit below it, with a batch on top, is refused with the least that makes sense. By default: none."""
+    key = f"retention.{kind}_max_age_days"
+    long = ["resends.window_s=604800", "parts.max_age_s=86400"]
+    assert "at least 8 with resends.window_s = 604800" in fault(assignments=[*long, f"{key}=7.9"])
+    assert getattr(load(assignments=[*long, f"{key}=8"]).retention, f"{kind}_max_age_days") == 8
+    assert getattr(load(assignments=long).retention, f"{kind}_max_age_days") is None
+
+
+def test_a_limit_in_bytes_has_room_for_a_batch():
+    """Of hits; others are small."""
+    assert "at least 1 GiB" in fault(assignments=["retention.hits_max_bytes=1000 MiB"])
+    assert load(assignments=["retention.rejects_max_bytes=1 MiB"]).retention.rejects_max_bytes == 1 << 20
+
+
 @pytest.mark.parametrize(
     ("listen", "good"),
     [

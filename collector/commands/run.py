@@ -15,6 +15,7 @@ from collector.commands import facts
 from collector.coordinator.foundation import lay_foundation
 from collector.coordinator.notify import Notify
 from collector.coordinator.process import Companion, Coordinator
+from collector.coordinator.retention import Retention
 from collector.coordinator.site import serve_status
 from collector.coordinator.status import failed_start
 from collector.coordinator.token import token_source
@@ -84,7 +85,12 @@ def run(
                     proxy=proxy,
                     stop_after_hits=stop_after_hits,
                     stop_after_s=stop_after_s,
-                    companions=[serve_status, *companions, keep_token_fresh],
+                    companions=[
+                        serve_status,
+                        *companions,
+                        keep_token_fresh,
+                        Retention(coordinator).retire_outdated,
+                    ],
                 )
             except BaseException as error:
                 coordinator.leave_word(*ended_by(error))

@@ -73,6 +73,7 @@ class Committer:
         self.failed = failed
         self._soon: set[asyncio.Task[None]] = set()
         self._appending = asyncio.Lock()
+        self._taking_over = asyncio.Lock()
         self._unreadable: set[Path] = set()
         self._tidying = False
         self._merge_thread = StorageThread("merge")
@@ -158,15 +159,19 @@ class Committer:
 
     async def take_over_retired(self) -> None:
         """Parts that somebody took away: what is said of them in ``retired/`` goes into the log."""
-        for path in await self.thread.run(lambda: list(retired_records(self._disk, self._state))):
-            try:
-                entry = await self.thread.run(partial(read_retired, self._disk, path, now_us()))
-            except DamagedError as error:
-                self._say_unreadable(path, str(error))
-                continue
-            await self.append(entry)
-            await self.thread.run(partial(forget_retired, self._disk, path))
-            log("parts.retired", files=len(entry.files), reason=entry.reason)
+        async with self._taking_over:
+            for path in await self.thread.run(lambda: list(retired_records(self._disk, self._state))):
+                await self._take_over(path)
+
+    async def _take_over(self, path: Path) -> None:
+        try:
+            entry = await self.thread.run(partial(read_retired, self._disk, path, now_us()))
+        except DamagedError as error:
+            self._say_unreadable(path, str(error))
+            return
+        await self.append(entry)
+        await self.thread.run(partial(forget_retired, self._disk, path))
+        log("parts.retired", files=len(entry.files), reason=entry.reason)
 
     def _say_unreadable(self, path: Path, reason: str) -> None:
         """Once. Its parts count as missing until it is put right."""

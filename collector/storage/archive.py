@@ -6,7 +6,7 @@ from 1 without a hole up to the log's end as of the call, or the damage is named
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from collector.core.entries import Checkpoint, Entry
 from collector.errors import DamagedError
@@ -14,11 +14,14 @@ from collector.storage.commitlog import REMEDY, Append, Archive, acknowledged_en
 from collector.storage.fs import Disk
 from collector.storage.layout import StateFolder
 
+Begin = Callable[[Sequence[Archive]], int]
+"""Which of the archives to read first, by its place."""
 
-def all_entries(disk: Disk, state: StateFolder) -> Iterator[tuple[int, Entry]]:
+
+def all_entries(disk: Disk, state: StateFolder, begin: Begin = lambda _: 0) -> Iterator[tuple[int, Entry]]:
     """Each with its number. Checkpoints, which only repeat, are left out; so is an append that is torn.
 
-    *Blocks* for the reading of one file at a time.
+    ``begin``: older archives are not opened. *Blocks* for the reading of one file at a time.
 
     *Raises*: DamagedError with the file, and its offsets or the numbers of what is missing;
     NewerVersionError.
@@ -29,15 +32,25 @@ def all_entries(disk: Disk, state: StateFolder) -> Iterator[tuple[int, Entry]]:
         raise DamagedError(f"{state.commit_log} is missing; {REMEDY}")
     log = list(read_log(disk.read_file(state.commit_log), state.commit_log, acknowledged=acknowledged))
     before = _before(log)
-    last = 0
-    for archive in archives(disk, state.archive):
-        if archive.first > before:
-            break
+    sealed = [archive for archive in archives(disk, state.archive) if archive.first <= before]
+    start = begin(sealed)
+    last = sealed[start].first - 1 if start else 0
+    for archive in sealed[start:]:
         _check_follows(archive.first, last, state)
         yield from _sealed(disk, archive)
         last = archive.last
     _check_follows(before + 1, last, state)
     yield from _entries(log)
+
+
+def checkpoint_of(disk: Disk, archive: Archive) -> Checkpoint | None:
+    """What the entries before this archive add up to; ``None``: it is the oldest. *Blocks* for its reading.
+
+    *Raises*: DamagedError; NewerVersionError.
+    """
+    append = next(read_log(disk.read_file(archive.path), archive.path), None)
+    first = append.entries[0] if append is not None else None
+    return first if isinstance(first, Checkpoint) else None
 
 
 def _before(log: list[Append]) -> int:

@@ -24,6 +24,7 @@ AnyPath: TypeAlias = str | os.PathLike[str]
 Bytes: TypeAlias = bytes | bytearray | memoryview
 
 _NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_NOT_EMPTY: Final = frozenset({errno.ENOTEMPTY, errno.EEXIST})
 _NO_RENAMEAT2: Final = frozenset({errno.EINVAL, errno.ENOSYS})
 _AT_FDCWD: Final = -100
 _RENAME_NOREPLACE: Final = 1
@@ -184,6 +185,17 @@ class Disk:
     def unlink(self, path: AnyPath) -> None:
         with _translated("unlink", path):
             os.unlink(path)
+
+    def remove_empty_folder(self, path: AnyPath) -> bool:
+        """Whether it is gone now. One that holds anything stays."""
+        with _translated("rmdir", path):
+            try:
+                os.rmdir(path)
+            except OSError as error:
+                if error.errno not in _NOT_EMPTY:
+                    raise
+                return False
+        return True
 
     def remove_folder(self, path: AnyPath) -> None:
         """It and the files in it. For what lives in memory only: nothing is synced."""

@@ -33,6 +33,7 @@ _VERSION: Final = re.compile(r"[0-9]{1,9}")
 _OTHERS: Final = 0o077
 _NO_FOLDER: Final = frozenset({errno.ELOOP, errno.ENOTDIR})
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_PART_NAME: Final = re.compile(r"part-([0-9a-f]{16})-([0-9]{12,18})-([0-9]{12,18})-[0-9]{1,9}\.parquet")
 _RUN_NAME: Final = re.compile(r"([0-9]{12,18})-([0-9]{12,18})-([0-9]{1,18})\.run")
 
 
@@ -114,6 +115,12 @@ def part_path(
             return f"ids/{blocks}.run"
         case FileKind.RESENDS:
             return f"resends/part-{instance}-{blocks}.parquet"
+
+
+def part_range(name: str) -> tuple[str, int, int] | None:
+    """Whose part a name is, and of which blocks (connections: log entries); ``None``: no part's."""
+    found = _PART_NAME.fullmatch(name)
+    return None if found is None else (found[1], int(found[2]), int(found[3]))
 
 
 def check_schema_version(path: Path, version: str) -> None:

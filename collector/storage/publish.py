@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 from collector.core.messages import StagedFile
 from collector.errors import StorageError
 from collector.storage.fs import Disk
 from collector.storage.layout import StateFolder, below_state
+
+_FOLDER_TRIES: Final = 10
 
 
 class NotAsDecidedError(StorageError):
@@ -40,8 +44,8 @@ def publish(
     for file in files:
         root = state.root if below_state(file.kind) else output
         target = root / file.final
-        disk.make_folder(target.parent, 0o700 if below_state(file.kind) else folder_mode(mode))
-        _move(disk, state.staging / file.staged, target, file, redo=redo)
+        of_folder = 0o700 if below_state(file.kind) else folder_mode(mode)
+        _place(disk, state.staging / file.staged, target, file, of_folder, redo=redo)
         folders |= _down_to(root, target.parent) if redo else {target.parent}
     for folder in sorted(folders, reverse=True):
         disk.fsync_folder(folder)
@@ -58,6 +62,15 @@ def _down_to(root: Path, folder: Path) -> set[Path]:
     return {root.joinpath(*names[:depth]) for depth in range(len(names) + 1)}
 
 
+def _place(disk: Disk, source: Path, target: Path, file: StagedFile, of_folder: int, *, redo: bool) -> None:
+    """Whoever removes empty folders may do so at any time, in another process too."""
+    for _ in range(_FOLDER_TRIES):
+        with suppress(FileNotFoundError):
+            disk.make_folder(target.parent, of_folder)
+            return _move(disk, source, target, file, redo=redo)
+    raise StorageError(f"{target.parent} is removed again and again; find out by what, and end that")
+
+
 def _move(disk: Disk, source: Path, target: Path, file: StagedFile, *, redo: bool) -> None:
     if redo and disk.exists(source) and not is_decided(disk, source, file):
         raise NotAsDecidedError(f"{source} is not the file that was decided on")
@@ -65,6 +78,8 @@ def _move(disk: Disk, source: Path, target: Path, file: StagedFile, *, redo: boo
         disk.rename_noreplace(source, target)
     except (FileExistsError, FileNotFoundError):
         if not disk.exists(target):
+            if disk.exists(source) and not disk.exists(target.parent):
+                raise FileNotFoundError(target.parent) from None
             raise NotAsDecidedError(f"neither {source} nor {target} exists") from None
         if not is_decided(disk, target, file):
             raise NotAsDecidedError(f"{target} is not the file that was decided on") from None

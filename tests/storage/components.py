@@ -43,6 +43,8 @@ from collector.storage.journal import (
 from collector.storage.layout import StateFolder
 from collector.storage.lock import StateLock
 from collector.storage.publish import publish
+from collector.storage.retention import retire_parts
+from collector.storage.retired import read_retired, retired_records
 from collector.storage.segments import SEGMENT_HEADER_BYTES, list_segments, segment_name, space_of
 from tests.decoder.decode_rig import COLLECTED_AT_US, INSTANCE, decoded
 
@@ -296,6 +298,46 @@ def judge_published(disk: Disk, root: Path, acknowledged: Acknowledged) -> None:
     assert len(files) == 3
 
 
+# ---------------------------------------------------------------- retention
+
+OLD_PARTS = [
+    StagedFile(FileKind.HITS, "", f"hits/{HOUR}/part-{name}.parquet", 10, hashlib.sha256(content).digest(), 1)
+    for name, content in (("a", b"a" * 10), ("b", b"b" * 10))
+]
+KEPT_PART = "hits/v=1/stream=shop/date=2026-03-01/hour=06/part-c.parquet"
+
+
+HITS_OF_DAY = "hits/v=1/stream=shop/date=2026-03-01"
+
+
+def make_old(root: Path) -> None:
+    state_of(root).make(quick())
+    for path, content in ((OLD_PARTS[0].final, b"a"), (OLD_PARTS[1].final, b"b"), (KEPT_PART, b"c")):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(content * 10)
+
+
+def retire_old(disk: Disk, root: Path, acknowledged: Acknowledged) -> None:
+    patiently(lambda: retire_parts(disk, state_of(root), root, OLD_PARTS, "old"))
+    acknowledged.value = 1
+
+
+def judge_retired(disk: Disk, root: Path, acknowledged: Acknowledged) -> None:
+    """A part that is not there is told of; what is there is whole. The next look around takes the rest."""
+    told = [read_retired(disk, path, 0) for path in retired_records(disk, state_of(root))]
+    paths = {file.path for entry in told for file in entry.files}
+    left = [part for part in OLD_PARTS if (root / part.final).exists()]
+    assert paths == {part.final for part in OLD_PARTS} or (left == OLD_PARTS and not paths)
+    assert all(disk.sha256(root / part.final) == part.sha256 for part in left)
+    assert not (left and acknowledged.value)
+    if left:
+        retire_parts(disk, state_of(root), root, left, "old")
+        acknowledged.value = 1
+    assert not (root / OLD_PARTS[0].final).exists()
+    assert (root / KEPT_PART).read_bytes() == b"c" * 10
+    assert (root / HITS_OF_DAY).exists()
+
+
 # ---------------------------------------------------------------- the resend index
 
 LIMITS = RunLimits(window_us=1000, max_ids=1000)
@@ -492,6 +534,7 @@ COMPONENTS = {
     "new commit log": Component(nothing, begin_log, judge_begun),
     "publish": Component(make_staged, publish_decided, judge_published),
     "publish again": Component(make_half_published, publish_again, judge_published),
+    "retention": Component(make_old, retire_old, judge_retired),
     "resend index": Component(make_ids, work_with_ids, judge_ids),
     "floor": Component(nothing, write_floor, judge_floor),
     "lock": Component(nothing, take_lock, judge_lock),

@@ -32,6 +32,7 @@ FALLIBLE = (
     "rename",
     "rename_noreplace",
     "unlink",
+    "remove_empty_folder",
     "mkdir",
     "listdir",
     "size",

@@ -15,9 +15,9 @@ from typing import Final
 
 from collector.core.messages import FileKind
 from collector.storage.fs import Disk
+from collector.storage.layout import part_range
 
 ROOTS: Final = (str(FileKind.HITS), str(FileKind.REJECTS), str(FileKind.CONNECTIONS))
-_PART: Final = re.compile(r"part-([0-9a-f]{16})-[0-9]{12,18}-[0-9]{12,18}-[0-9]{1,9}\.parquet")
 _COMPACT: Final = re.compile(r"compact-.*\.parquet")
 _HIDDEN: Final = (".", "_")
 """Names that begin so are skipped by every engine."""
@@ -74,11 +74,11 @@ def _is_folder(path: Path) -> bool:
 
 def _sort(visible: Visible, path: str, instance: str) -> None:
     name = path.rpartition("/")[2]
-    part = _PART.fullmatch(name)
-    if part is not None and part[1] == instance:
+    part = part_range(name)
+    if part is not None and part[0] == instance:
         visible.ours.add(path)
     elif part is not None:
-        visible.others[f"instance {part[1]}"] = visible.others.get(f"instance {part[1]}", 0) + 1
+        visible.others[f"instance {part[0]}"] = visible.others.get(f"instance {part[0]}", 0) + 1
     elif _COMPACT.fullmatch(name):
         visible.others["a compaction"] = visible.others.get("a compaction", 0) + 1
     else:
