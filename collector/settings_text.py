@@ -40,7 +40,7 @@ def effective(loaded: Loaded, tail: Sequence[str] = ()) -> str:
         lines.append(f"[{section}]")
         for key, spec in _of(section):
             name, value = key.partition(".")[2], value_of(loaded, key)
-            if value is None:
+            if value is None or value == "":
                 lines.append(f"#{name} is not set")
             else:
                 lines.append(f"{name} = {toml_value(spec, value)}  # {source_of(loaded, key)}")

@@ -1,8 +1,9 @@
-"""The commands about what a collector does and keeps: status, verify, reset."""
+"""The commands about what a collector does and keeps: status, bundle, verify, reset."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -38,6 +39,37 @@ def _status(
         assignments=assignments or (),
     )
     raise typer.Exit(run(settings, as_json=as_json))
+
+
+@app.command("bundle")
+def _bundle(
+    *,
+    config: Config = None,
+    stream: Stream = None,
+    output: Output = None,
+    state: State = None,
+    assignments: Set = None,
+    file: Annotated[
+        Path | None,
+        typer.Option("-o", metavar="FILE.tar.gz", help="What to write; default a new file in this folder."),
+    ] = None,
+) -> None:
+    """Pack what somebody who helps needs to see: settings, status, events, log, versions.
+
+    No hit, no byte of a record and no secret is in it. Works beside a running collector and with a damaged
+    state folder: what cannot be told says why. Never replaces a file.
+    """
+    from collector.commands.bundle import run  # noqa: PLC0415
+    from collector.settings import Purpose, load_with_sources  # noqa: PLC0415
+
+    loaded = load_with_sources(
+        Purpose.STATE,
+        config=config,
+        environ=os.environ,
+        options=places(stream, output, state),
+        assignments=assignments or (),
+    )
+    raise typer.Exit(run(loaded, os.environ, file))
 
 
 @app.command("verify")

@@ -21,19 +21,33 @@ from collector.settings_text import effective, source_of, value_of
 
 def run(loaded: Loaded, environ: Mapping[str, str], *, as_json: bool) -> int:
     """Print them. *Raises* ``ConfigurationError`` for a proxy that cannot be used."""
-    settings = loaded.settings
-    secrets = given_secrets(environ, settings.auth.token_file)
-    proxy = find_proxy(settings.proxy.url, settings.proxy.user, environ)
-    if as_json:
-        text = json.dumps(_document(loaded, secrets, proxy.url if proxy else None), indent=2) + "\n"
-    else:
-        tail = ["Secrets, which are never shown:"]
-        tail += [f"  {name}: {source or 'not given'}" for name, source in secrets.items()]
-        if proxy is not None:
-            tail.append(f"Requests go through the proxy {proxy.url}.")
-        text = effective(loaded, tail)
-    sys.stdout.write("\n".join(without_secrets(line) for line in text.split("\n")))
+    sys.stdout.write(as_document(loaded, environ) if as_json else as_file(loaded, environ))
     return 0
+
+
+def as_file(loaded: Loaded, environ: Mapping[str, str]) -> str:
+    """A settings file that has the same effect; secrets and the proxy are told in comments."""
+    secrets, proxy = _asides(loaded, environ)
+    tail = ["Secrets, which are never shown:"]
+    tail += [f"  {name}: {source or 'not given'}" for name, source in secrets.items()]
+    if proxy is not None:
+        tail.append(f"Requests go through the proxy {proxy}.")
+    return _masked(effective(loaded, tail))
+
+
+def as_document(loaded: Loaded, environ: Mapping[str, str]) -> str:
+    """JSON."""
+    return _masked(json.dumps(_document(loaded, *_asides(loaded, environ)), indent=2) + "\n")
+
+
+def _asides(loaded: Loaded, environ: Mapping[str, str]) -> tuple[dict[str, str], str | None]:
+    settings = loaded.settings
+    proxy = find_proxy(settings.proxy.url, settings.proxy.user, environ)
+    return given_secrets(environ, settings.auth.token_file), None if proxy is None else proxy.url
+
+
+def _masked(text: str) -> str:
+    return "\n".join(without_secrets(line) for line in text.split("\n"))
 
 
 def _document(loaded: Loaded, secrets: Mapping[str, str], proxy: str | None) -> dict[str, Any]:

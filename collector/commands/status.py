@@ -20,7 +20,7 @@ from collector.commands.asking import ask
 from collector.commands.facts import Fact, facts, moment
 from collector.commands.terminal import styled
 from collector.coordinator.clock import boottime_s, now_us
-from collector.core.floor_record import FloorRecord, resume
+from collector.core.floor_record import FloorRecord, Resumed, resume
 from collector.core.ledger import LogState
 from collector.core.messages import UNREADABLE, Totals
 from collector.core.sentence import duration
@@ -78,9 +78,9 @@ class Left:
 def run(settings: Settings, *, as_json: bool) -> int:
     """Print it. *Blocks* for some seconds where a collector hangs."""
     folders = _folders(settings)
-    told: list[Status | Left] = [_look(folder, settings.reconnect.wait_s) for folder in folders]
+    told: list[Status | Left] = [look(folder, settings.reconnect.wait_s) for folder in folders]
     if as_json:
-        documents = [_document(at) for at in told]
+        documents = [document(at) for at in told]
         text = msgspec.json.format(
             msgspec.json.encode(documents[0] if len(told) == 1 else documents)
         ).decode()
@@ -101,7 +101,8 @@ def _folders(settings: Settings) -> list[Path]:
     ]
 
 
-def _look(folder: Path, wait_s: float) -> Status | Left:
+def look(folder: Path, wait_s: float) -> Status | Left:
+    """At the collector of one state folder. *Blocks* for some seconds where it hangs."""
     answer = ask(folder, "/status.json")
     if answer is not None:
         try:
@@ -145,7 +146,14 @@ def _ledger(state: StateFolder) -> LogState:
 
 
 def _earliest_us(state: StateFolder, wait_s: float) -> int:
-    """As a start now would take it from the floor's record."""
+    """Of the next request; 0: at once."""
+    _, resumed, now_s = resumed_now(state, wait_s)
+    at_s = earliest_s(resumed, wait_s)
+    return now_us() + round((at_s - now_s) * 1e6) if at_s > now_s else 0
+
+
+def resumed_now(state: StateFolder, wait_s: float) -> tuple[FloorRecord | None, Resumed, float]:
+    """The floor's record, what a start now would take from it, and when that is: CLOCK_BOOTTIME, seconds."""
     record, existed = FloorFile(DISK, state.floor, FloorRecord).read()
     now_s = boottime_s()
     resumed = resume(
@@ -157,10 +165,14 @@ def _earliest_us(state: StateFolder, wait_s: float) -> int:
         settings="" if record is None else record.settings,
         orphaned=False,
     )
-    earliest_s = (
+    return record, resumed, now_s
+
+
+def earliest_s(resumed: Resumed, wait_s: float) -> float:
+    """When a request may be sent at the earliest, CLOCK_BOOTTIME."""
+    return (
         resumed.not_before_s if resumed.held_s is None else max(resumed.not_before_s, resumed.held_s + wait_s)
     )
-    return now_us() + round((earliest_s - now_s) * 1e6) if earliest_s > now_s else 0
 
 
 # ---------------------------------------------------------------- as text
@@ -233,7 +245,7 @@ def _listed(folders: Sequence[Path], told: Sequence[Status | Left], settings: Se
 # ---------------------------------------------------------------- as JSON
 
 
-def _document(at: Status | Left) -> dict[str, Any]:
+def document(at: Status | Left) -> dict[str, Any]:
     """Whether one runs, then the status; where none does, what it left."""
     if isinstance(at, Status):
         return {"running": True, **msgspec.to_builtins(at)}

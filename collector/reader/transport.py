@@ -23,6 +23,8 @@ from collector.core.remedies import for_proxy
 from collector.reader.response import escaped
 
 USER_AGENT: Final = f"livestream-collector/{__version__}"
+CURL: Final = pycurl.version
+"""Versions of libcurl and what it stands on, its TLS included."""
 
 _RECEIVE_BYTES: Final = 128 * 1024
 """Read from the socket at once. *Source*: CURLOPT_BUFFERSIZE."""
