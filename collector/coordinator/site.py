@@ -33,6 +33,7 @@ MOST_CONNECTIONS: Final = 64
 """Of each door: a flood at one leaves the other free."""
 
 BACKLOG: Final = 64
+READER_READY_WITHIN_S: Final = 2.0
 CLOSED_WITHIN_S: Final = 1.0
 KEPT_ALIVE_S: Final = 60.0
 LONGEST_LINE_BYTES: Final = 4096
@@ -41,6 +42,8 @@ MOST_HEADERS: Final = 64
 
 async def serve_status(coordinator: Coordinator) -> None:
     """Until cancelled. A companion of the collector."""
+    with suppress(TimeoutError):  # the first request goes before: two cores are busy enough until then
+        await asyncio.wait_for(coordinator.intake.ready.wait(), READER_READY_WITHIN_S)
     await asyncio.to_thread(_import_libraries)
     from aiohttp import web  # noqa: PLC0415 - it takes 0.2 s, in which the loop would answer nobody
 
