@@ -8,7 +8,7 @@ a listener that does not take it is dropped.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -41,19 +41,22 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class Listener:
     """The newest event for one who listens; those it did not take in time are passed over."""
 
-    def __init__(self) -> None:
-        self._event: bytes | None = b""
-        self._news = asyncio.Event()
-
-    def tell(self, event: bytes | None) -> None:
-        """``None``: no more will come."""
+    def __init__(self, event: bytes) -> None:
         self._event = event
+        self._over = False
+        self._news = asyncio.Event()
         self._news.set()
 
-    async def next(self) -> bytes | None:
-        await self._news.wait()
-        self._news.clear()
-        return self._event
+    def tell(self, event: bytes, *, last: bool = False) -> None:
+        self._event, self._over = event, last
+        self._news.set()
+
+    async def events(self) -> AsyncIterator[bytes]:
+        """Until the last one."""
+        while not self._over:
+            await self._news.wait()
+            self._news.clear()
+            yield self._event
 
 
 class Answers:
@@ -131,17 +134,16 @@ class Answers:
         """A status a second to all who listen, until cancelled."""
         while True:
             await asyncio.sleep(TELL_S)
-            if self._listeners:
-                self._tell(self._event())
+            self._tell()
 
     def end(self) -> None:
-        """The last status, and good-bye."""
-        for listener in self._listeners:
-            listener.tell(None)
+        """How it ended is the last that all who listen hear."""
+        self._tell(last=True)
 
-    def _tell(self, event: bytes) -> None:
+    def _tell(self, *, last: bool = False) -> None:
+        event = self._event() if self._listeners else b""
         for listener in self._listeners:
-            listener.tell(event)
+            listener.tell(event, last=last)
 
     def _event(self) -> bytes:
         return b"data: " + msgspec.json.encode(self._status()) + b"\n\n"
@@ -153,11 +155,10 @@ class Answers:
         await response.prepare(request)
         if request.method == "HEAD":
             return response
-        listener = Listener()
-        listener.tell(self._event())
+        listener = Listener(self._event())
         self._listeners.add(listener)
         try:
-            while (event := await listener.next()) is not None:
+            async for event in listener.events():
                 async with asyncio.timeout(TAKEN_WITHIN_S):
                     await response.write(event)
         except (TimeoutError, ConnectionError):

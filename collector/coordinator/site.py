@@ -72,9 +72,11 @@ async def serve_status(coordinator: Coordinator) -> None:
                 log("page.opened", url=url, socket=path)
             if coordinator.status is not None:
                 coordinator.status.page = url
-            await answers.keep_telling()
+            try:
+                await answers.keep_telling()
+            finally:
+                answers.end()
     finally:
-        answers.end()
         await runner.cleanup()
 
 

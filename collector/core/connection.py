@@ -85,7 +85,8 @@ def _cause(state: State) -> str:
     if state.phase is Phase.PAUSED:
         return "there is no room for more; nothing that was taken is lost"
     if state.phase is Phase.WAITING and state.full:
-        return f"there is no room for more, so no request is sent; before that: {state.words}"
+        before = "" if state.row is None else f"; before that: {state.words}"
+        return f"there is no room for more, so no request is sent{before}"
     return state.words
 
 

@@ -304,6 +304,11 @@ def token_in_words(failure: TokenFailure, detail: str) -> str:
     return _in_words(TOKENS[failure], detail)
 
 
+def quoted(said: str) -> str:
+    """Words of somebody else, whose own quotes do not end ours: a page tells by them where a sentence ends."""
+    return '"' + said.replace('"', "'") + '"'
+
+
 def _in_words(remedy: Remedy, said: str) -> str:
-    said = f': "{said}"' if said else ""
+    said = ": " + quoted(said) if said else ""
     return f"{remedy.means}{said}. {remedy.do}"

@@ -86,6 +86,7 @@ function showConnection(status) {
     ? `Connection ${connection.number} to ${connection.host}, open for ${duration((nowUs - connection.since_us) / 1e6)}: ${counted(connection.records, "record")}, ${bytes(connection.bytes_received)} of gzip.`
     : "No connection is open.";
   setText(byId("connection"), words);
+  show(byId("strip"), status.timeline.length > 0);
   drawStrip(byId("strip"), status.timeline, nowUs);
   showNewest("timeline", [...status.timeline].reverse(), {
     key: (entry) => `${entry.kind} ${entry.number} ${entry.began_us}`,
@@ -139,14 +140,17 @@ function showTime(time, here, us, nowUs) {
 // ---------------------------------------------------------------- room
 
 function showMeters({ journal, disk }) {
-  keep(byId("meters"), [journalMeter(journal), diskMeter(disk)], {
+  keep(byId("meters"), [journalMeter(journal, disk), diskMeter(disk)], {
     key: (meter) => meter.name,
     make: makeMeter,
     update: updateMeter,
   });
 }
 
-function journalMeter({ used_bytes: used, max_bytes: most, durability, full }) {
+function journalMeter({ used_bytes: used, max_bytes: most, durability, full }, disk) {
+  const short = disk.free_bytes < disk.reserve_bytes
+    ? "It gets no more room: the disk has too little. Reading goes on by itself when it has."
+    : "Full: reading goes on by itself when batches are committed.";
   const kept = durability === "memory"
     ? "In memory: what waits in it survives every process, but not the host."
     : "On disk: what waits in it survives a power failure.";
@@ -154,7 +158,7 @@ function journalMeter({ used_bytes: used, max_bytes: most, durability, full }) {
     name: "Journal",
     part: used / Math.max(1, most),
     words: `${bytes(used)} of ${bytes(most)}`,
-    note: full ? "Full: reading goes on by itself when batches are committed." : kept,
+    note: full ? short : kept,
     tone: full ? "bad" : used > NEARLY * most ? "warn" : "good",
   };
 }

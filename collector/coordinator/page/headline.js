@@ -152,8 +152,21 @@ export function showHeadline(status) {
   announce([word, connection.code, status.reasons.length].join(), `${word}. ${status.sentence}`);
 }
 
+function showRefusal(last) {
+  asOf(last.at_us, `Last heard ${bothTimes(last.at_us, { seconds: true })}`);
+  const [, rest] = firstAndRest(last.sentence);
+  showRemedy([
+    ...advise("bad", rest, last.connection.code, [], ""),
+    "It has ended, and collects nothing until it is started again. What it had taken is kept.",
+  ]);
+}
+
 /** Nothing is heard. `last` is what was heard last and so long ago, or null: this page was loaded, then nothing came. */
 export function showSilence(last, agoS) {
+  if (last?.connection.state === "refused") {
+    showRefusal(last); // Why it ended is known, and asks for a person.
+    return;
+  }
   const calm = last !== null && ["draining", "stopped"].includes(last.connection.state);
   const word = calm ? "Stopped" : "No answer";
   showLook(...(calm ? ["still", "square"] : ["bad", "alarm"]), word);
