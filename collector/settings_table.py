@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_type_hints
 
 from collector.settings_kinds import GIB, KIB, MIB, TIB, Kind, Spec, setting
 
@@ -319,6 +319,30 @@ class Proxy:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """Looking at the output with `query`."""
+
+    lateness_s: float = setting(
+        Kind.SECONDS,
+        900.0,
+        "In the view `hours` an hour is complete once its stream was followed this far beyond its end.",
+        minimum=0,
+        maximum=31 * 86_400,
+        flag="--lateness",
+    )
+    memory_bytes: int = setting(
+        Kind.SIZE,
+        2 * GIB,
+        "What a query may hold in memory; what is beyond goes into temporary files.",
+        minimum=64 * MIB,
+        maximum=16 * TIB,
+    )
+    threads: int | None = setting(
+        Kind.COUNT, None, "Threads of a query. By default one for each core.", minimum=1, maximum=1024
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Log:
     """Lines on stderr."""
 
@@ -356,27 +380,11 @@ class Settings:
     status: Status
     tls: Tls
     proxy: Proxy
+    query: Query
     log: Log
 
 
-SECTIONS: Final[Mapping[str, type[Any]]] = {
-    "stream": Stream,
-    "auth": Auth,
-    "reconnect": Reconnect,
-    "parts": Parts,
-    "journal": Journal,
-    "decode": Decode,
-    "privacy": Privacy,
-    "resends": Resends,
-    "run": Run,
-    "output": Output,
-    "state": State,
-    "retention": Retention,
-    "status": Status,
-    "tls": Tls,
-    "proxy": Proxy,
-    "log": Log,
-}
+SECTIONS: Final[Mapping[str, type[Any]]] = get_type_hints(Settings)
 
 SPECS: Final[Mapping[str, Spec]] = {
     f"{section}.{field.name}": field.metadata["spec"]

@@ -71,7 +71,7 @@ def test_help_lists_the_commands_and_the_exit_codes(capsys):
     """What a person sees first."""
     assert called("--help") == 0
     text = capsys.readouterr().out
-    for command in ("run", "simulate", "demo", "decode", "status", "verify", "reset"):
+    for command in ("run", "simulate", "demo", "decode", "status", "verify", "reset", "query"):
         assert f"\n  {command} " in text
     for code in ExitCode:
         assert f"\n    {code.value}  " in text

@@ -8,6 +8,7 @@ nothing but the Parquet.
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -125,11 +126,11 @@ CONNECTIONS: Final = (
 def _summary(database: Any, folder: Path, total: int) -> int:
     from rich.console import Console  # noqa: PLC0415 - 0.1 s that --help must not pay
 
+    from collector.commands.query_views import define_views  # noqa: PLC0415 - pyarrow as well
+
     console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     database.execute("SET TimeZone = 'UTC'")
-    for view in ("hits", "connections"):
-        files = f"{folder}/{view}/**/*.parquet".replace("'", "''")
-        database.execute(f"CREATE VIEW {view} AS SELECT * FROM read_parquet('{files}')")  # noqa: S608
+    define_views(database, folder)
     for title, query in (
         ("Hits per minute", MINUTES),
         ("Top pages", PAGES),
@@ -143,7 +144,7 @@ def _summary(database: Any, folder: Path, total: int) -> int:
         f"{rows:,} rows of {total:,} hits sent: missing {missing}, doubled {doubled}"
         f" ({resends:,} hits that the service sent again were dropped)"
     )
-    console.print(f"Query it yourself, in DuckDB: FROM '{folder}/hits/**/*.parquet' LIMIT 10")
+    console.print(f"Query it yourself: livestream-collector query --output {shlex.quote(str(folder))}")
     if missing or doubled:
         raise VerificationError(f"missing {missing}, doubled {doubled}")
     return ExitCode.DONE

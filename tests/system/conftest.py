@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import pytest
-from harness import Collector, Service
+from harness import Collector, Service, wait_until
+from query_rig import SENT, decode
 
 from collector.simulator.settings import SimulatorSettings
 
@@ -39,3 +40,26 @@ def make_collector(tmp_path):
         if collector.process is not None and collector.process.poll() is None:
             collector.kill_all(stack=True)
         print(collector.log)
+
+
+@pytest.fixture(scope="session")
+def collected(tmp_path_factory):
+    """The output folder of one run that lived through a cut, and of one `decode` with hostile records."""
+    folder = tmp_path_factory.mktemp("collected")
+    service = Service(
+        SimulatorSettings(
+            seed=7, hits_per_second=2000.0, ghost_s=0.4, overlap_s=0.5, heartbeat_s=0.2, total=SENT
+        )
+    )
+    collector = Collector(service, folder)
+    try:
+        collector.start("--stop-after-hits", str(SENT))
+        wait_until(lambda: service.sent > SENT // 3, "a third of the hits")
+        service.cut("rst")
+        assert collector.wait() == 0, collector.log
+    finally:
+        if collector.process is not None and collector.process.poll() is None:
+            collector.kill_all(stack=True)
+        service.close()
+    decode(folder)
+    return collector.output
