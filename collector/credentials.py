@@ -26,7 +26,12 @@ _LEAST_KEY_CHARACTERS: Final = 32
 _VARIABLES: Final = (_TOKEN, _CLIENT_ID, _CLIENT_SECRET)
 _PROXIES: Final = frozenset({"http_proxy", "https_proxy", "all_proxy"})
 """Variables of others that may hold a password; whoever needs the proxy is told of it."""
+_OF_STORES: Final = ("AWS_", "AMAZON_", "AZURE_", "GOOGLE_", "GCP_", "PYICEBERG_", "MSI_", "IDENTITY_")
+"""How variables begin that libraries for object stores and catalogs take, secrets among them."""
+
 _FILE: Final = "_FILE"
+_PATHS: Final = ("_FILE", "_APPLICATION_CREDENTIALS")
+_SECRET_WORDS: Final = ("SECRET", "TOKEN", "KEY", "PASSWORD", "CREDENTIAL", "SAS")
 _FLAGS: Final = {
     "--token": _TOKEN,
     "--bearer": _TOKEN,
@@ -196,11 +201,26 @@ def refuse_secret_arguments(arguments: Sequence[str]) -> None:
 
 def scrubbed_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """What children get: everything but the credentials and the files they are in."""
+    return {
+        name: value
+        for name, value in shipping_environment(environ).items()
+        if name.lower() not in _PROXIES and not name.startswith(_OF_STORES)
+    }
+
+
+def shipping_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """What the shipping process gets: the store's credentials and the proxy, nothing of the stream's."""
     names = (*_VARIABLES, _PROXY_PASSWORD, _PRIVACY_KEY)
     secret = {*names, *(name + _FILE for name in names)}
-    return {
-        name: value for name, value in environ.items() if name not in secret and name.lower() not in _PROXIES
-    }
+    return {name: value for name, value in environ.items() if name not in secret}
+
+
+def conceal_store_secrets(environ: Mapping[str, str]) -> None:
+    """From now on they are masked, should a store or a library echo them."""
+    for name, value in environ.items():
+        secret = name.startswith(_OF_STORES) and any(word in name for word in _SECRET_WORDS)
+        if secret and not name.endswith(_PATHS):
+            conceal(value)
 
 
 def _with_token_file(

@@ -179,6 +179,31 @@ EVENTS: Final[Mapping[str, Event]] = {
             **_REASON,
         },
     ),
+    "ship.shipped": Event(
+        "info",
+        "Parts are in the store, and in the table where there is one; nothing waits any more.",
+        {"parts": "since the line before", "bytes": "of them"},
+    ),
+    "ship.failed": Event(
+        "warning",
+        "Parts cannot go out at the moment. They wait on this disk; the collector goes on.",
+        {
+            "failure": "which kind: `explain` knows it",
+            **_REASON,
+            "remedy": "what to do",
+            "parts": "that wait",
+            "retry_s": "until the next try",
+        },
+    ),
+    "ship.resumed": Event("info", "Parts go out again.", {"parts": "that still wait"}),
+    "ship.left_out": Event(
+        "warning",
+        "Parts were taken away before they were shipped, by somebody who said so: they are left out.",
+        {"parts": "number", "path": "of one of them", **_REASON},
+    ),
+    "ship.began_again": Event(
+        "warning", "Shipping looks at every part again; what is out already is not doubled.", _REASON
+    ),
     "rejects.seen": Event(
         "warning",
         "Records of a batch were no hits; they are kept under rejects/ with their reasons.",

@@ -14,7 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from collector.core.connection import ConnectionState
-from collector.core.status import Status
+from collector.core.status import Ship, Status
 
 Reading = tuple[Mapping[str, str], float]
 """The values of its own labels, and the number."""
@@ -65,6 +65,11 @@ def _gap_ends(status: Status) -> Iterator[Reading]:
 def _busy(status: Status) -> float:
     """The reader is a child, too, and always at work."""
     return sum(child.state == "busy" and child.name.startswith("decoder") for child in status.children)
+
+
+def _shipping(value: Callable[[Ship], float]) -> Callable[[Status], Iterable[Reading]]:
+    """Absent where nothing is to be shipped."""
+    return lambda status: [] if status.ship is None else [({}, float(value(status.ship)))]
 
 
 def _build(status: Status) -> Iterator[Reading]:
@@ -148,6 +153,27 @@ METRICS: Final[Mapping[str, Kind]] = {
         "Restarts of a child process, in this run.",
         _restarts,
         {"child": "the process, as the log names it"},
+    ),
+    "livestream_ship_behind_parts": Kind(
+        "gauge",
+        "Committed parts that are not shipped, or not in the table, yet.",
+        _shipping(lambda ship: ship.behind_parts),
+    ),
+    "livestream_ship_behind_bytes": Kind(
+        "gauge", "Bytes of them.", _shipping(lambda ship: ship.behind_bytes)
+    ),
+    "livestream_ship_lag_seconds": Kind(
+        "gauge", "Since the oldest of them was committed.", _shipping(lambda ship: ship.lag_s)
+    ),
+    "livestream_ship_failing": Kind(
+        "gauge",
+        "1: nothing can go out at the moment; the log says why.",
+        _shipping(lambda ship: bool(ship.failure)),
+    ),
+    "livestream_shipped_parts_total": Kind("counter", "Parts shipped.", _shipping(lambda ship: ship.parts)),
+    "livestream_shipped_bytes_total": Kind("counter", "Bytes shipped.", _shipping(lambda ship: ship.bytes)),
+    "livestream_table_commits_total": Kind(
+        "counter", "Batches committed to the table.", _shipping(lambda ship: ship.table_commits)
     ),
     "livestream_token_expiry_time_seconds": Kind(
         "gauge",

@@ -31,6 +31,9 @@ class Kind(enum.Enum):
     SECONDS = "seconds: number"
     SECONDS_OR_AUTO = 'seconds: number, or "auto"'
     DAYS = "days: number"
+    SECONDS_OR_ALWAYS = 'seconds: number, or "always"'
+    STORE = "s3://bucket/prefix, gs://bucket/prefix, az://container/prefix or file:///folder"
+    TABLE_NAME = "namespace.table of letters, digits and _"
     MODE = 'file mode: octal such as "0644"'
     HOSTS = "list of host names"
     FIELDS = "list of fields of a hit, or entries of its maps such as `evars.evar5`"

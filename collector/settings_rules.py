@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from collector import privacy_fields
 from collector.settings_kinds import NAME_PATTERN, format_value
@@ -98,6 +98,23 @@ def _host_alone(url: str | None) -> str:
     return "a proxy is a host and a port: http://host:port" if parts.path.strip("/") or parts.query else ""
 
 
+def _encrypted_store(url: str) -> str:
+    return _encrypted(url).replace("the token", "hits")
+
+
+def _for_s3(_: str, url: str) -> str:
+    return "" if url.startswith("s3://") else "it is of stores that speak S3: ship.url must be s3://..."
+
+
+def _elsewhere(url: str, output: Path) -> str:
+    """Both ways: what is shipped must not be found, and shipped, again."""
+    if not url.startswith("file:"):
+        return ""
+    real_store, real_output = (Path(os.path.realpath(path)) for path in (unquote(urlsplit(url).path), output))
+    apart = not real_store.is_relative_to(real_output) and not real_output.is_relative_to(real_store)
+    return "" if apart else "the store and the output folder must not lie in each other"
+
+
 def _ends_in_name(url: str) -> str:
     return (
         "" if not url or last_segment(url) else "the address must end in the stream's name, without a slash"
@@ -175,6 +192,9 @@ def _hidden_once(hashed: tuple[str, ...], drop: tuple[str, ...]) -> str:
 _RULES: Final[tuple[tuple[tuple[str, ...], Callable[..., str]], ...]] = (
     (("stream.url",), _encrypted),
     (("auth.token_url",), _encrypted),
+    (("ship.endpoint",), _encrypted_store),
+    (("ship.endpoint", "ship.url"), _for_s3),
+    (("ship.url", "output.folder"), _elsewhere),
     (("stream.url",), _ends_in_name),
     (("proxy.url",), _host_alone),
     (("stream.url",), _own_query),

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, get_type_hints
 
 from collector.settings_kinds import GIB, KIB, MIB, TIB, Kind, Spec, setting
+from collector.settings_lake import Ship, Table
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -381,6 +382,8 @@ class Settings:
     tls: Tls
     proxy: Proxy
     query: Query
+    ship: Ship
+    table: Table
     log: Log
 
 

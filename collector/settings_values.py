@@ -25,6 +25,7 @@ _LONGEST: Final = 4096
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*((?:[kKMGT]i?)?)B?", re.ASCII)
 _POWERS: Final = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 _LABELS: Final = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?(?:\.[A-Za-z0-9_-]+)*")
+_TABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}(\.[A-Za-z_][A-Za-z0-9_]{0,63}){1,4}")
 _ADDRESS: Final = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]\s/]+):(\d{1,5})")
 
 
@@ -106,6 +107,33 @@ def _number(value: object) -> float:
 
 def _seconds_or_auto(value: object) -> float | str:
     return "auto" if value == "auto" else _number(value)
+
+
+def _seconds_or_always(value: object) -> float | str:
+    return "always" if value == "always" else _number(value)
+
+
+def _store(value: object) -> str:
+    """Without a slash at its end."""
+    text = _text(value).rstrip("/")
+    parts = split_url(text)
+    if parts.scheme not in {"s3", "gs", "az", "file"}:
+        _refuse()
+    if "@" in parts.netloc:
+        _refuse("it must not hold a user name or password")
+    if parts.query or parts.fragment:
+        _refuse("it must have no query (?) and no fragment (#)")
+    named = parts.path.strip("/") if parts.scheme == "file" else parts.netloc
+    if not named or (parts.scheme == "file" and parts.netloc):
+        _refuse("it names no bucket" if parts.scheme != "file" else "write three slashes: file:///folder")
+    if ".." in parts.path.split("/"):
+        _refuse("it must not lead upwards (..)")
+    return text
+
+
+def _table_name(value: object) -> str:
+    text = _text(value)
+    return text if _TABLE.fullmatch(text) else _refuse()
 
 
 def _mode(value: object) -> int:
@@ -201,6 +229,9 @@ _READERS: Final[Mapping[Kind, Callable[[object], Any]]] = {
     Kind.SECONDS: _number,
     Kind.SECONDS_OR_AUTO: _seconds_or_auto,
     Kind.DAYS: _number,
+    Kind.SECONDS_OR_ALWAYS: _seconds_or_always,
+    Kind.STORE: _store,
+    Kind.TABLE_NAME: _table_name,
     Kind.MODE: _mode,
     Kind.HOSTS: _hosts,
     Kind.FIELDS: _fields,

@@ -42,6 +42,11 @@ def log(event: str, /, **fields: object) -> None:
         getattr(_configured, level)(event, **safe)
 
 
+def log_told(event: str, fields: Mapping[str, object]) -> None:
+    """Write the line that another of our processes asks for."""
+    log(event, **fields)
+
+
 def configure(
     *, form: Format = "console", level: Level = "info", write: Callable[[str], object] | None = None
 ) -> None:

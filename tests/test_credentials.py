@@ -12,10 +12,12 @@ from collector import escaping
 from collector.credentials import (
     Secret,
     SecretFileError,
+    conceal_store_secrets,
     load_credentials,
     load_privacy_key,
     read_secret_file,
     scrubbed_environment,
+    shipping_environment,
 )
 from collector.errors import ConfigurationError
 from collector.escaping import without_secrets
@@ -224,3 +226,26 @@ def test_a_privacy_key_that_is_missing_short_or_open_is_refused_with_how_to_make
     assert "both given" in key_fault(
         {"LIVESTREAM_PRIVACY_KEY_FILE": str(path), "LIVESTREAM_PRIVACY_KEY": KEY}
     )
+
+
+def test_the_stores_credentials_reach_the_shipping_process_alone():
+    """And it gets nothing of the stream's; readers and decoders get neither."""
+    store = {
+        "AWS_ACCESS_KEY_ID": "canary-key",
+        "AWS_SECRET_ACCESS_KEY": "canary-store-secret",
+        "AZURE_STORAGE_ACCOUNT_KEY": "canary-azure",
+        "GOOGLE_APPLICATION_CREDENTIALS": "/run/key.json",
+        "PYICEBERG_CATALOG__X__CREDENTIAL": "canary-catalog",
+    }
+    common = {"PATH": "/bin"}
+    environ = {**PAIR, **store, **common, "LIVESTREAM_TOKEN_FILE": "/run/t"}
+    assert scrubbed_environment(environ) == common
+    assert shipping_environment(environ) == {**store, **common}
+
+
+def test_what_a_store_echoes_of_its_keys_is_masked():
+    """Paths of key files are no secrets, and are needed to find a fault."""
+    conceal_store_secrets({"AWS_SECRET_ACCESS_KEY": "canary-store-secret", "AWS_CONFIG_FILE": "/etc/aws"})
+    conceal_store_secrets({"GOOGLE_APPLICATION_CREDENTIALS": "/run/key.json", "HOME": "/home/canary"})
+    said = without_secrets("canary-store-secret /etc/aws /run/key.json /home/canary")
+    assert said == "*** /etc/aws /run/key.json /home/canary"

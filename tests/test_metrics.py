@@ -9,7 +9,7 @@ from prometheus_client.openmetrics.exposition import generate_latest as openmetr
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from collector.core.connection import ConnectionState
-from collector.core.status import Child, Connection, Status, Stretch, Token, Totals
+from collector.core.status import Child, Connection, Ship, Status, Stretch, Token, Totals
 from collector.metrics import METRICS, StatusCollector
 
 STATUS = Status(
@@ -25,6 +25,7 @@ STATUS = Status(
     connection=Connection(state=ConnectionState.STREAMING, since_us=1, cause="", last_hit_us=1_500_000),
     totals=Totals(records=6, rows=3, resends=2, rejects=1, batches=4),
     token=Token(kind="oauth", expires_us=9_000_000),
+    ship=Ship(url="s3://b", behind_parts=3, lag_s=1.5, parts=9, failure="store-away"),
     children=(
         Child(name="reader", pid=3, state="busy"),
         Child(name="decoder 0", pid=2, state="busy", restarts=7),
@@ -83,6 +84,17 @@ def test_the_newest_gap_of_each_kind():
     assert {key: value for key, value in found.items() if key[0] == "livestream_gap_end_time_seconds"} == {
         ("livestream_gap_end_time_seconds", "possible"): 4.0
     }
+
+
+def test_shipping_is_there_where_parts_are_shipped():
+    """Else an alarm on its lag would never be quiet, or never be true."""
+    found = samples(STATUS)
+    assert found[("livestream_ship_behind_parts",)] == 3
+    assert found[("livestream_ship_lag_seconds",)] == 1.5
+    assert found[("livestream_ship_failing",)] == 1
+    assert found[("livestream_shipped_parts_total",)] == 9
+    without = samples(msgspec.structs.replace(STATUS, ship=None))
+    assert not [name for name, *_ in without if "ship" in name or "table" in name]
 
 
 def test_the_catalogue_is_what_is_scraped():

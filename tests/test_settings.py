@@ -485,3 +485,43 @@ def test_every_field_can_be_dropped_but_for_three(field):
     """Those that the collector's promises rest on."""
     needed = {"hitIdHigh", "hitIdLow", "receivedTimeGMT"}
     assert bool(privacy_fields.fault(field, hashed=False)) == (field in needed)
+
+
+@pytest.mark.parametrize(
+    "url", ["s3://bucket", "s3://bucket/a/b/", "gs://b/p", "az://container/p", "file:///mnt/lake"]
+)
+def test_stores_are_named_by_their_scheme(url):
+    """A slash at the end means nothing."""
+    assert load(assignments=[f"ship.url={url}"]).ship.url == url.rstrip("/")
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ("ship.url=https://bucket/x", "allowed: s3://"),
+        ("ship.url=s3:///x", "it names no bucket"),
+        ("ship.url=file://mnt/lake", "write three slashes"),
+        ("ship.url=s3://key:secret@bucket/x", "must not hold a user name"),
+        ("ship.url=s3://bucket/../x", "must not lead upwards"),
+        ("ship.url=s3://bucket/x?versions=1", "must have no query"),
+        ("ship.url=file:///data/lake", "must not lie in each other"),
+        ("ship.url=file:///", "write three slashes"),
+        ("ship.keep_local_s=never", "ship.keep_local_s"),
+        ("table.name=hits", "namespace.table"),
+        ("table.name=a.b-c", "namespace.table"),
+        ("table.format=hudi", "off, iceberg, delta"),
+    ],
+)
+def test_stores_and_tables_that_cannot_be(given, why):
+    assert why in fault(assignments=[given])
+
+
+def test_a_stores_own_address_is_for_s3_and_encrypted():
+    """Plain http:// is for rehearsals on this machine."""
+    assert "stores that speak S3" in fault(
+        assignments=["ship.url=gs://b/p", "ship.endpoint=https://x.example"]
+    )
+    assert "send hits in the clear" in fault(
+        assignments=["ship.url=s3://b/p", "ship.endpoint=http://x.example"]
+    )
+    assert load(assignments=["ship.url=s3://b/p", "ship.endpoint=http://127.0.0.1:9000"]).ship.endpoint

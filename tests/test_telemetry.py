@@ -42,6 +42,8 @@ def _is_log(function: ast.expr) -> bool:
             return True
         case ast.Attribute(value=ast.Name(id="telemetry"), attr="log"):
             return True
+        case ast.Attribute(attr="_log_event", value=ast.Name(id="self")):  # another process has it logged
+            return True
     return False
 
 

@@ -1,4 +1,4 @@
-"""The commands about what a collector does and keeps: status, bundle, verify, reset."""
+"""The commands about what a collector does and keeps: status, bundle, verify, ship, reset."""
 
 from __future__ import annotations
 
@@ -84,6 +84,12 @@ def _verify(
         bool,
         typer.Option("--rebuild", help="First make a damaged commit log again from the parts."),
     ] = False,
+    remote: Annotated[
+        bool, typer.Option("--remote", help="Look for every shipped part in the store as well.")
+    ] = False,
+    read_remote: Annotated[
+        bool, typer.Option("--read-remote", help="The same, and read and hash each of them there.")
+    ] = False,
 ) -> None:
     """Prove that nothing committed is missing, doubled or changed.
 
@@ -93,6 +99,9 @@ def _verify(
     --rebuild needs the state folder for itself (exit 5 while a collector runs). It keeps what can be read
     of the log, takes the rest from the parts' footers and columns, and says what cannot be known. The old
     log goes to STATE/quarantine.
+
+    --remote asks the store of ship.url for each part that was shipped: its size, and the SHA-256 that was
+    recorded with it. --read-remote downloads and hashes each of them. Parts that wait to go are a note.
     """
     from collector.commands.verify import run  # noqa: PLC0415
     from collector.settings import Purpose, load_settings  # noqa: PLC0415
@@ -104,7 +113,35 @@ def _verify(
         options=places(stream, output, state),
         assignments=assignments or (),
     )
-    raise typer.Exit(run(settings, rebuild=rebuild))
+    raise typer.Exit(run(settings, rebuild=rebuild, remote=remote, read_remote=read_remote))
+
+
+@app.command("ship")
+def _ship(
+    *,
+    config: Config = None,
+    stream: Stream = None,
+    output: Output = None,
+    state: State = None,
+    assignments: Set = None,
+) -> None:
+    """Ship what is committed to the object store and the table, then end.
+
+    `run` does the same all the time, where ship.url or table.format is set; this is for what a stopped
+    collector left, and for what `decode` made (--state OUTPUT/.state/NAME.files). Exit 5 while another one
+    ships this state folder's parts, 4 when the store was away or refused for a minute: what is out stays out.
+    """
+    from collector.commands.ship import run  # noqa: PLC0415
+    from collector.settings import Purpose, load_settings  # noqa: PLC0415
+
+    settings = load_settings(
+        Purpose.STATE,
+        config=config,
+        environ=os.environ,
+        options=places(stream, output, state),
+        assignments=assignments or (),
+    )
+    raise typer.Exit(run(settings))
 
 
 @app.command("reset")

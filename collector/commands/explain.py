@@ -25,6 +25,7 @@ _HEADINGS: Final = {
     Kind.PROXY: "Answers of a proxy",
     Kind.OUTCOME: "How a connection ends",
     Kind.TOKEN: "Token failures",
+    Kind.SHIPPING: "Failures of shipping",
     Kind.STATE: "States of the connection",
     Kind.NOT_READY: "Not ready",
     Kind.GAP: "Suspected gaps",

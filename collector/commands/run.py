@@ -16,14 +16,16 @@ from collector.coordinator.foundation import lay_foundation
 from collector.coordinator.notify import Notify
 from collector.coordinator.process import Companion, Coordinator
 from collector.coordinator.retention import Retention
+from collector.coordinator.shipping import Shipping
 from collector.coordinator.site import serve_status
 from collector.coordinator.status import failed_start
 from collector.coordinator.token import token_source
-from collector.credentials import scrubbed_environment
+from collector.credentials import conceal_store_secrets, scrubbed_environment
 from collector.errors import CollectorError, ExitCode, StorageError
 from collector.escaping import printable, without_secrets
 from collector.given import Given
 from collector.ipc.child import forbid_core_dumps
+from collector.lake.plan import require_lake, ship_plan
 from collector.proxy import find_proxy
 from collector.settings import Settings
 from collector.storage.fs import DISK
@@ -51,6 +53,10 @@ def run(
     assert credentials is not None  # noqa: S101 - loaded for a run
     ca_file = find_ca_file(str(settings.tls.ca_file or ""), os.environ)
     proxy = find_proxy(settings.proxy.url, settings.proxy.user, os.environ)
+    plan = ship_plan(settings)
+    if plan is not None:
+        require_lake(plan)
+        conceal_store_secrets(os.environ)
     notify = Notify.taken_from(os.environ)
     companions: list[Companion] = [*notify.companions]
     if terminal:
@@ -77,6 +83,12 @@ def run(
                 ca_file=ca_file,
                 privacy=given.privacy,
             )
+            retention = Retention(coordinator)
+            if plan is not None:
+                shipping = Shipping(plan, foundation.ledger.instance, os.environ)
+                coordinator.shipping = shipping
+                companions.append(shipping.keep_shipping)
+                retention = Retention(coordinator, may_go=shipping.may_go)
             try:
                 code = await coordinator.run_stream(
                     api_key=credentials.api_key.reveal(),
@@ -89,7 +101,7 @@ def run(
                         serve_status,
                         *companions,
                         keep_token_fresh,
-                        Retention(coordinator).retire_outdated,
+                        retention.retire_outdated,
                     ],
                 )
             except BaseException as error:

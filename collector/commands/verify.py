@@ -14,8 +14,11 @@ from pathlib import Path
 from typing import Final
 
 from collector.commands.terminal import Progress, Region, is_terminal
+from collector.core.shipping import ShipPlan
+from collector.credentials import conceal_store_secrets
 from collector.errors import ConfigurationError, ExitCode, VerificationError
 from collector.escaping import printable
+from collector.lake.plan import require_lake, ship_plan
 from collector.settings import Settings
 from collector.settings_rules import last_segment
 from collector.storage.commitlog import acknowledged_path
@@ -37,8 +40,8 @@ class _Unwatched:
         pass
 
 
-def run(settings: Settings, *, rebuild: bool = False) -> int:
-    """*Blocks* for one read of everything.
+def run(settings: Settings, *, rebuild: bool = False, remote: bool = False, read_remote: bool = False) -> int:
+    """*Blocks* for one read of everything. ``remote``: of the store, too.
 
     *Raises*: VerificationError, StorageError, ConfigurationError; InUseError for ``rebuild``.
     """
@@ -50,12 +53,26 @@ def run(settings: Settings, *, rebuild: bool = False) -> int:
         )
     if _is_young(state, settings.output.folder):
         raise ConfigurationError(f"{state.root} has no commit log yet: nothing has been collected into it")
+    plan = _remote_plan(settings) if remote or read_remote else None
     faults = _rebuild(settings, state) if rebuild else []
     with _watching() as watcher:
         report = verify(
             DISK, state, settings.output.folder, stream=settings.stream.name or "", watcher=watcher
         )
+        if plan is not None:
+            from collector.lake.proof import verify_remote  # noqa: PLC0415 - rarely needed
+
+            verify_remote(DISK, state, plan, report, read=read_remote, watcher=watcher)
     return _told(report, faults)
+
+
+def _remote_plan(settings: Settings) -> ShipPlan:
+    plan = ship_plan(settings)
+    if plan is None or not plan.url:
+        raise ConfigurationError("--remote looks into the store that parts are shipped to: give ship.url")
+    require_lake(plan)
+    conceal_store_secrets(os.environ)
+    return plan
 
 
 def _is_young(state: StateFolder, output: Path) -> bool:

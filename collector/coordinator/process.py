@@ -25,6 +25,7 @@ from collector.coordinator.intake import Intake
 from collector.coordinator.pipeline import Pipeline
 from collector.coordinator.rejects import RejectsAlarm
 from collector.coordinator.runlog import say_started, say_stopped
+from collector.coordinator.shipping import Shipping
 from collector.coordinator.status import StatusBook
 from collector.coordinator.stream import Stream
 from collector.coordinator.token_source import TokenSource
@@ -106,6 +107,8 @@ class Coordinator:
         self.files: Files | None = None
         self.status: StatusBook | None = None
         """Of a live stream."""
+        self.shipping: Shipping | None = None
+        """Its process is a companion; after a drain it has what is left of the time."""
         self.stop_after_hits: int | None = None
         self._nothing_left = False
 
@@ -293,6 +296,8 @@ class Coordinator:
             stopper.cancel()
             reading.cancel()
         await self._drain(deadline_s)
+        if self.shipping is not None:
+            await self.shipping.finish(deadline_s)
         return result
 
     def _drain_deadline_s(self) -> float | None:

@@ -119,6 +119,7 @@ class StatusBook:
             journal=self._journal(),
             disk=self._disk,
             token=self._token,
+            ship=None if at.shipping is None else at.shipping.view(now_us()),
             decoder="plain" if at.pipeline.plain else "kernel",
             page=self.page,
             children=tuple(self._children()),

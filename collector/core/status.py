@@ -82,6 +82,29 @@ class Child(_Part, frozen=True):
     """In this run."""
 
 
+class Ship(_Part, frozen=True):
+    """Where committed parts go: object store and table."""
+
+    url: str = ""
+    """Of the store; empty: only a table over the output folder."""
+    table: str = ""
+    """``iceberg``, ``delta`` or empty."""
+    behind_parts: int = 0
+    """Committed and not out yet."""
+    behind_bytes: int = 0
+    lag_s: float = 0.0
+    """Since the oldest of them was committed."""
+    parts: int = 0
+    """Shipped, for life; the others likewise."""
+    bytes: int = 0
+    table_commits: int = 0
+    removed_parts: int = 0
+    """Local copies taken away."""
+    failure: str = ""
+    """While nothing can go out: a code that ``explain`` knows."""
+    reason: str = ""
+
+
 class Token(_Part, frozen=True):
     """How the collector authenticates, without any secret."""
 
@@ -160,6 +183,8 @@ class Status(_Part, frozen=True):
     journal: Journal = Journal()
     disk: Disk = Disk()
     token: Token = Token()
+    ship: Ship | None = None
+    """``None``: parts stay where they are, and no table is kept."""
     decoder: Literal["kernel", "plain"] = "kernel"
     """Which twin decodes."""
     page: str = ""

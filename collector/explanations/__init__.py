@@ -12,6 +12,7 @@ import re
 from typing import Final
 
 from collector.core.remedies import OUTCOMES, PROXIES, STATUSES, TOKENS, Remedy, for_status
+from collector.core.shipping import SHIP_FAILURES
 from collector.events import EVENTS
 from collector.explanations.alerts import ALERTS
 from collector.explanations.conditions import CONDITIONS
@@ -27,6 +28,7 @@ _PREFIXES: Final = {
     Kind.PROXY: ("proxy",),
     Kind.OUTCOME: ("outcome", "connection"),
     Kind.TOKEN: ("token",),
+    Kind.SHIPPING: ("ship", "shipping", "table"),
     Kind.STATE: ("state",),
     Kind.NOT_READY: ("notready",),
     Kind.GAP: ("gap", "suspected"),
@@ -54,6 +56,7 @@ EXPLANATIONS: Final = (
     *(_of_remedy(Kind.PROXY, str(status), remedy) for status, remedy in PROXIES.items()),
     *(_of_remedy(Kind.OUTCOME, outcome.value, remedy) for outcome, remedy in OUTCOMES.items()),
     *(_of_remedy(Kind.TOKEN, failure.value, remedy) for failure, remedy in TOKENS.items()),
+    *(_of_remedy(Kind.SHIPPING, failure.value, remedy) for failure, remedy in SHIP_FAILURES.items()),
     *ALERTS,
     *(_of_event(name) for name in EVENTS),
 )

@@ -44,6 +44,23 @@ ADVICE: Final[Mapping[str, Advice]] = {
         " journal.max_bytes.",
         ("paused", "storage.full"),
     ),
+    "ship.failed": Advice(
+        (
+            "the store or the network is away",
+            "credentials are wrong or expired",
+            "the table's catalog is away",
+        ),
+        "Look up its failure. Nothing is lost: parts stay on this disk until they are out; watch its room.",
+        ("store-away", "store-denied", "store-missing", "table-failed"),
+    ),
+    "ship.left_out": Advice(
+        ("retention or compaction took them before shipping was configured",),
+        "Nothing to do if that was meant. What replaced them on this disk is not shipped by itself.",
+    ),
+    "ship.began_again": Advice(
+        ("`verify --rebuild` made the commit log again",),
+        "Nothing to do: each part is looked for in the store once more.",
+    ),
     "gap.recorded": Advice(
         ("a connection ended and the next one came later", "the collector did not run in between"),
         "Look at suspected and rule. Only `possible` and `likely` want a comparison with a Data Feed.",

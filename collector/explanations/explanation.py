@@ -18,6 +18,7 @@ class Kind(enum.StrEnum):
     PROXY = "answer of a proxy"
     OUTCOME = "end of a connection"
     TOKEN = "token failure"  # noqa: S105 - the name of a kind
+    SHIPPING = "failure of shipping"
     STATE = "state of the connection"
     NOT_READY = "not ready"
     GAP = "suspected gap"

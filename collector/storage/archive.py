@@ -37,7 +37,7 @@ def all_entries(disk: Disk, state: StateFolder, begin: Begin = lambda _: 0) -> I
     last = sealed[start].first - 1 if start else 0
     for archive in sealed[start:]:
         _check_follows(archive.first, last, state)
-        yield from _sealed(disk, archive)
+        yield from sealed_entries(disk, archive)
         last = archive.last
     _check_follows(before + 1, last, state)
     yield from _entries(log)
@@ -63,7 +63,8 @@ def _check_follows(first: int, last: int, state: StateFolder) -> None:
         raise DamagedError(f"{state.archive}: entries {last + 1} to {first - 1} are missing; {REMEDY}")
 
 
-def _sealed(disk: Disk, archive: Archive) -> Iterator[tuple[int, Entry]]:
+def sealed_entries(disk: Disk, archive: Archive) -> Iterator[tuple[int, Entry]]:
+    """Those of one archive. *Raises*: DamagedError, NewerVersionError."""
     data = disk.read_file(archive.path)
     log = list(read_log(data, archive.path, acknowledged=archive.last))
     if (_before(log) + 1, log[-1].last, log[-1].end) != (archive.first, archive.last, len(data)):

@@ -102,6 +102,14 @@ def read_log(data: bytes, path: Path, *, acknowledged: int = 0) -> Iterator[Appe
         )
 
 
+def later_appends(data: bytes, path: Path) -> Iterator[Append]:
+    """Those of a piece of a log that begins behind a whole append, up to one that is being written.
+
+    Where each ends is counted from the piece's beginning. *Raises*: DamagedError, NewerVersionError.
+    """
+    return _frames(data, path, 0)
+
+
 def readable_appends(data: bytes, path: Path) -> Iterator[Append]:
     """Whatever checks out in a log file that ``read_log`` refuses: before, between and behind the damage.
 

@@ -19,6 +19,7 @@ from collector.core.messages import Outcome
 from collector.core.readiness import not_ready
 from collector.core.rejects import RejectsWatch
 from collector.core.remedies import PROXIES, STATUSES, TokenFailure, for_status
+from collector.core.shipping import ShipFailure
 from collector.errors import ConfigurationError, ExitCode
 from collector.events import EVENTS
 from collector.explanations import EXPLANATIONS, Explanation, Kind, find, nearest
@@ -41,6 +42,7 @@ def test_every_table_is_covered():
     assert codes(Kind.STATE) == {state.value for state in ConnectionState}
     assert codes(Kind.OUTCOME) == {outcome.value for outcome in Outcome}
     assert codes(Kind.TOKEN) == {failure.value for failure in TokenFailure}
+    assert codes(Kind.SHIPPING) == {failure.value for failure in ShipFailure}
     assert codes(Kind.PROXY) == {str(status) for status in PROXIES}
     assert codes(Kind.GAP) == {"no", "possible", "likely"}
 
