@@ -1,4 +1,4 @@
-"""The part of the table of settings that is about object stores and tables: ``[ship]`` and ``[table]``.
+"""The part of the table of settings about committed parts: ``[retention]``, ``[ship]`` and ``[table]``.
 
 Imported by the table of settings.
 """
@@ -6,9 +6,36 @@ Imported by the table of settings.
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
-from collector.settings_kinds import Kind, setting
+from collector.settings_kinds import MIB, TIB, Kind, setting
+
+
+def _age(what: str, folder: str) -> Any:
+    doc = f"{what} are removed when their {folder} was over this long ago. By default they are kept."
+    return setting(Kind.DAYS, None, doc, minimum=0.05, maximum=36_500)
+
+
+def _size(what: str, folder: str) -> Any:
+    doc = f"With more bytes of {what} than this the oldest {folder}s of them are removed. By default none is."
+    return setting(Kind.SIZE, None, doc, minimum=MIB, maximum=1024 * TIB)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Retention:
+    """How long committed parts stay, if not for ever. Looked at every ten minutes, while `run` runs.
+
+    What goes is a whole hour of hits, or a whole day of rejects or connections, once it is past and all of it
+    is committed. Only this state folder's own parts count and go: not those of another collector or of
+    `decode`, and not what `compact` made.
+    """
+
+    hits_max_age_days: float | None = _age("Hits", "hour")
+    hits_max_bytes: int | None = _size("hits", "hour")
+    rejects_max_age_days: float | None = _age("Rejects", "day")
+    rejects_max_bytes: int | None = _size("rejects", "day")
+    connections_max_age_days: float | None = _age("Rows of connections", "day")
+    connections_max_bytes: int | None = _size("rows of connections", "day")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

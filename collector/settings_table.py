@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, get_type_hints
 
 from collector.settings_kinds import GIB, KIB, MIB, TIB, Kind, Spec, setting
-from collector.settings_lake import Ship, Table
+from collector.settings_lake import Retention, Ship, Table
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,33 +249,6 @@ class State:
         "system as the output.",
         flag="--state",
     )
-
-
-def _age(what: str, folder: str) -> Any:
-    doc = f"{what} are removed when their {folder} was over this long ago. By default they are kept."
-    return setting(Kind.DAYS, None, doc, minimum=0.05, maximum=36_500)
-
-
-def _size(what: str, folder: str) -> Any:
-    doc = f"With more bytes of {what} than this the oldest {folder}s of them are removed. By default none is."
-    return setting(Kind.SIZE, None, doc, minimum=MIB, maximum=1024 * TIB)
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Retention:
-    """How long committed parts stay, if not for ever. Looked at every ten minutes, while `run` runs.
-
-    What goes is a whole hour of hits, or a whole day of rejects or connections, once it is past and all of it
-    is committed. Only this state folder's own parts count and go: not those of another collector or of
-    `decode`, and not what `compact` made.
-    """
-
-    hits_max_age_days: float | None = _age("Hits", "hour")
-    hits_max_bytes: int | None = _size("hits", "hour")
-    rejects_max_age_days: float | None = _age("Rejects", "day")
-    rejects_max_bytes: int | None = _size("rejects", "day")
-    connections_max_age_days: float | None = _age("Rows of connections", "day")
-    connections_max_bytes: int | None = _size("rows of connections", "day")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

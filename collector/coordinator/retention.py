@@ -19,7 +19,7 @@ from collector.core.ledger import LogState
 from collector.core.messages import FileKind
 from collector.core.retention import RETAINED, Limit, Outdated, outdated
 from collector.errors import NoSpaceError, StorageError
-from collector.settings_table import Retention as Limits
+from collector.settings_lake import Retention as Limits
 from collector.storage.fs import DISK
 from collector.storage.retention import (
     NamedUpTo,
