@@ -16,7 +16,7 @@ from collector.core.proxy import Proxy
 from collector.credentials import load_proxy_password
 from collector.errors import ConfigurationError
 from collector.escaping import conceal
-from collector.settings_values import Refusal, is_loopback, split_url
+from collector.settings_values import Refusal, is_address, is_loopback, split_url
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
@@ -82,7 +82,7 @@ def _covers(entry: str, host: str, port: int) -> bool:
     """Whether an entry of ``NO_PROXY`` means this host: ``*``, a domain, an address or a range of them."""
     if entry == "*":
         return True
-    if _is_address(host):
+    if is_address(host):
         try:
             return ipaddress.ip_address(host) in ipaddress.ip_network(entry.strip("[]"), strict=False)
         except ValueError:
@@ -91,11 +91,3 @@ def _covers(entry: str, host: str, port: int) -> bool:
     domain = domain.removeprefix("*").strip(".")
     fits = host == domain or host.endswith(f".{domain}")
     return bool(domain) and fits and own_port in {"", str(port)}
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True

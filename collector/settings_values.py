@@ -162,12 +162,13 @@ def _fields(value: object, *, hashed: bool = False) -> tuple[str, ...]:
 
 def _host(value: object) -> str:
     text = _text(value).lower().rstrip(".")
-    if _is_address(text.strip("[]")):
+    if is_address(text.strip("[]")):
         return text.strip("[]")
     return text if _LABELS.fullmatch(text) else _refuse(f"{text} is no host name")
 
 
-def _is_address(text: str) -> bool:
+def is_address(text: str) -> bool:
+    """Whether it is one of IPv4 or IPv6."""
     try:
         ipaddress.ip_address(text)
     except ValueError:
@@ -215,7 +216,7 @@ def is_loopback(url: str) -> bool:
     host = urlsplit(url).hostname or ""
     if host == "localhost":
         return True
-    return _is_address(host) and ipaddress.ip_address(host).is_loopback
+    return is_address(host) and ipaddress.ip_address(host).is_loopback
 
 
 _READERS: Final[Mapping[Kind, Callable[[object], Any]]] = {

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +16,7 @@ from collector.commands.check_host import HOST_STEPS
 from collector.commands.check_network import NETWORK_STEPS
 from collector.commands.checklist import Found, Mark, Step, cross, ok, walk
 from collector.commands.checkup import Checkup
+from collector.commands.terminal import styled
 from collector.credentials import load_credentials, load_privacy_key
 from collector.errors import ConfigurationError, ExitCode
 from collector.escaping import printable, without_secrets
@@ -27,11 +27,11 @@ from collector.trust import find_ca_file
 
 PROGRAM: Final = "livestream-collector"
 
-_SIGNS: Final[Mapping[Mark, tuple[str, str, str]]] = {
-    Mark.OK: ("\u2713", "ok  ", "32"),
-    Mark.NOTE: ("!", "note", "33"),
-    Mark.CROSS: ("\u2717", "FAIL", "31"),
-    Mark.SKIPPED: ("-", "skip", "2"),
+_SIGNS: Final[Mapping[Mark, tuple[str, str, int]]] = {
+    Mark.OK: ("\u2713", "ok  ", 32),
+    Mark.NOTE: ("!", "note", 33),
+    Mark.CROSS: ("\u2717", "FAIL", 31),
+    Mark.SKIPPED: ("-", "skip", 2),
 }
 """Of each mark the sign, the same without Unicode, and its colour on a terminal (SGR)."""
 
@@ -48,7 +48,7 @@ def run(
 
     Gives the exit code of the first cross. *Blocks* for as long as the network lets it wait.
     """
-    checkup = Checkup(load, environ, hits_per_s)
+    checkup = Checkup(load, environ, hits_per_s, has_file="--config" in arguments)
     return asyncio.run(_checked(checkup, _run_command(arguments), as_json=as_json))
 
 
@@ -62,21 +62,25 @@ async def _checked(checkup: Checkup, command: str, *, as_json: bool) -> int:
     if as_json:
         steps = [{"name": name, "mark": each.mark, "said": each.said, "do": each.do} for name, each in found]
         _write(json.dumps({"exit_code": int(code), "steps": steps, "try": command}, indent=2))
-    elif code is ExitCode.DONE:
-        _write(
-            "\nNothing was asked of the stream. This tries it for 30 seconds and keeps what it gets:\n  "
-            + command
-        )
+    else:
+        _write(f"\n{_way_on(found, command)}")
     return int(code)
+
+
+def _way_on(found: Sequence[tuple[str, Found]], command: str) -> str:
+    crosses = [name for name, each in found if each.mark is Mark.CROSS]
+    if crosses:
+        first = "the first, from which others may follow," if len(crosses) > 1 else "that"
+        return f"Not ready: {', '.join(crosses)}. Mend {first} and check again."
+    return (
+        f"Nothing was asked of the stream. This tries it for 30 seconds and keeps what it gets:\n  {command}"
+    )
 
 
 def _show(name: str, found: Found) -> None:
     unicode = (sys.stdout.encoding or "").lower().startswith("utf")
     sign, plain, colour = _SIGNS[found.mark]
-    shown = sign if unicode else plain
-    if sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb":
-        shown = f"\x1b[{colour}m{shown}\x1b[0m"
-    _write(f"{shown} {name:<12} " + _indented(found.said, 15))
+    _write(f"{styled(sign if unicode else plain, colour)} {name:<12} " + _indented(found.said, 15))
     if found.do:
         _write(f"{'':15}-> " + _indented(found.do, 18))
 
@@ -98,8 +102,14 @@ def _run_command(arguments: Sequence[str]) -> str:
 # ---------------------------------------------------------------- what everything else needs
 
 
+_INIT: Final = f"`{PROGRAM} init` writes a settings file; then `{PROGRAM} check --config livestream.toml`."
+
+
 def _settings(checkup: Checkup) -> Found:
-    loaded = checkup.load()
+    try:
+        loaded = checkup.load()
+    except ConfigurationError as error:
+        return cross(str(error), "" if checkup.has_file else _INIT)
     checkup.loaded = loaded
     load_privacy_key(checkup.environ, wanted=bool(loaded.settings.privacy.hash))
     sources = sorted(set(loaded.sources.values()))
@@ -108,12 +118,9 @@ def _settings(checkup: Checkup) -> Found:
 
 def _credentials(checkup: Checkup) -> Found:
     settings = checkup.settings
-    try:
-        credentials = load_credentials(
-            checkup.environ, loopback=is_loopback(settings.stream.url), token_file=settings.auth.token_file
-        )
-    except ConfigurationError as error:
-        return cross(str(error), "Set the environment variables or files named here.")
+    credentials = load_credentials(
+        checkup.environ, loopback=is_loopback(settings.stream.url), token_file=settings.auth.token_file
+    )
     checkup.credentials = credentials
     if credentials.token is None:
         return ok("client id and client secret: OAuth Server-to-Server")

@@ -16,11 +16,12 @@ from typing import Final
 
 from collector.commands.checklist import Found, Mark, Step, cross, note, ok
 from collector.commands.checkup import Checkup
+from collector.commands.terminal import size_text
 from collector.core.messages import FileKind
 from collector.core.sizing import sizing
 from collector.errors import ExitCode
-from collector.settings_kinds import Kind, format_value
 from collector.storage.layout import MEMORY_ROOT, StateFolder
+from collector.storage.lock import holder
 
 _EARLIEST_S: Final = 1_735_689_600
 """2025-01-01: no clock is right that is behind the program."""
@@ -74,21 +75,9 @@ def _state(checkup: Checkup) -> Found:
     if os.stat(state).st_uid != os.geteuid():
         owner = os.stat(state).st_uid
         return cross(f"{state} belongs to user {owner}", f"Run as that user, not as {os.geteuid()}.")
-    if _is_running(StateFolder(state)):
-        return note(f"{state}: a collector is running on it", "Another start ends with exit code 5.")
+    if (pid := holder(StateFolder(state))) is not None:
+        return note(f"{state}: process {pid} collects there", "Another start ends with exit code 5.")
     return ok(f"{state}")
-
-
-def _is_running(state: StateFolder) -> bool:
-    """Whether somebody holds the lock. Looked up, not tried: trying could turn a start away."""
-    try:
-        about = os.stat(state.lock)
-        with open("/proc/locks", encoding="ascii", errors="replace") as file:
-            locks = file.read()
-    except OSError:
-        return False
-    device = f"{os.major(about.st_dev):02x}:{os.minor(about.st_dev):02x}:{about.st_ino} "
-    return any("FLOCK" in line and device in line for line in locks.splitlines())
 
 
 def _room(checkup: Checkup) -> Found:
@@ -96,7 +85,7 @@ def _room(checkup: Checkup) -> Found:
     settings = checkup.settings
     free, reserve = _free(_nearest(settings.output.folder)), settings.journal.reserve_bytes
     needed = reserve + 2 * settings.journal.segment_bytes
-    said = f"{_size(free)} free, {_size(reserve)} of it in reserve"
+    said = f"{size_text(free)} free, {size_text(reserve)} of it in reserve"
     if free < needed:
         do = "Free some, or lower journal.reserve_bytes: below it the transfer is paused."
         return cross(f"{said}: no room to begin", do, ExitCode.STORAGE)
@@ -105,11 +94,13 @@ def _room(checkup: Checkup) -> Found:
         shared = _free(MEMORY_ROOT)
         if shared * 0.8 < least:
             do = "Make it larger, or set journal.durability = disk."
-            return cross(f"{MEMORY_ROOT} has {_size(shared)}, a journal in memory needs {_size(least)}", do)
-        return ok(f"{said}; {_size(shared)} in {MEMORY_ROOT} for the journal")
+            return cross(
+                f"{MEMORY_ROOT} has {size_text(shared)}, a journal in memory needs {size_text(least)}", do
+            )
+        return ok(f"{said}; {size_text(shared)} in {MEMORY_ROOT} for the journal")
     if free < reserve + settings.journal.max_bytes:
         do = "Free some, or lower journal.max_bytes."
-        return note(f"{said}: the journal cannot grow to its {_size(settings.journal.max_bytes)}", do)
+        return note(f"{said}: the journal cannot grow to its {size_text(settings.journal.max_bytes)}", do)
     return ok(said)
 
 
@@ -129,8 +120,9 @@ def _sized(checkup: Checkup) -> Found:
     cores, memory = len(os.sched_getaffinity(0)), _memory()
     days = _free(_nearest(settings.output.folder)) / max(needs.part_bytes_a_day, 1)
     said = (
-        f"{checkup.hits_per_s:g} hits/s: {_size(needs.part_bytes_a_day)} of Parquet a day "
-        f"({days:,.0f} days of room),\n{_size(needs.memory_bytes)} of memory ({_size(memory)} to have), "
+        f"{checkup.hits_per_s:g} hits/s: {size_text(needs.part_bytes_a_day)} of Parquet a day "
+        f"({days:,.0f} days of room),\n"
+        f"{size_text(needs.memory_bytes)} of memory ({size_text(memory)} to have), "
         f"{needs.cores:.2f} of {cores} cores, a full journal in {needs.journal_s / 60:,.0f} min"
     )
     faults = list(
@@ -146,7 +138,9 @@ def _sized(checkup: Checkup) -> Found:
     if faults:
         return cross(said, " ".join(faults))
     hints = (
-        "Less than a week of room: see to it that parts go elsewhere." if days < _LEAST_DAYS else "",
+        "Less than a week of room: see to it that parts go elsewhere, or limit them: [retention]."
+        if days < _LEAST_DAYS
+        else "",
         "Raise journal.max_bytes: it bridges less than ten minutes."
         if needs.journal_s < _LEAST_JOURNAL_S
         else "",
@@ -221,14 +215,6 @@ def _group_left() -> Iterator[int]:
     with contextlib.suppress(OSError, ValueError):
         limit, used = (int((root / name).read_text()) for name in ("memory.max", "memory.current"))
         yield limit - used
-
-
-def _size(size: int) -> str:
-    """Rounded, for people."""
-    for unit, name in ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB")):
-        if size >= unit:
-            return f"{size / unit:.1f} {name}"
-    return format_value(Kind.SIZE, size)
 
 
 HOST_STEPS: Final[Sequence[Step[Checkup]]] = (

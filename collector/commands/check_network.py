@@ -23,6 +23,8 @@ from collector.core.remedies import OUTCOMES, TOKENS, TokenFailure, for_proxy
 from collector.core.token_life import DAY_US, expires_us
 from collector.errors import ExitCode
 from collector.proxy import proxy_for, proxy_headers
+from collector.settings_values import is_address
+from collector.telemetry import configure
 
 TIMEOUT_S: Final = 15.0
 _LEAST_DAYS: Final = 14
@@ -52,6 +54,8 @@ async def _dns(checkup: Checkup) -> Found:
     """Of the stream's host, or of the proxy, which looks up the rest itself."""
     proxy = _way(checkup)
     host, port = _place(checkup.settings.stream.url if proxy is None else proxy.url)
+    if is_address(host):
+        return ok(f"{host} needs no look-up")
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(TIMEOUT_S):
@@ -107,6 +111,7 @@ async def _token(checkup: Checkup) -> Found:
     from collector.coordinator.token import token_source  # noqa: PLC0415 - aiohttp takes 0.2 s
     from collector.coordinator.token_source import TokenError  # noqa: PLC0415
 
+    configure(write=lambda _: None)  # what there is to say is in the step's line
     tokens = token_source(checkup.settings, credentials, ca_file=checkup.ca_file, proxy=checkup.proxy)
     try:
         await tokens.get(renew=False)

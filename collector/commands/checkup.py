@@ -17,6 +17,8 @@ class Checkup:
     load: Callable[[], Loaded]
     environ: Mapping[str, str]
     hits_per_s: float | None
+    has_file: bool
+    """Of settings."""
     loaded: Loaded | None = None
     credentials: Credentials | None = field(default=None, repr=False)
     ca_file: str = ""

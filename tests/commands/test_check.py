@@ -151,6 +151,18 @@ def test_the_way_on_is_shown(tls, tmp_path, bundle, capsys, monkeypatch):
     assert any(line.startswith("\u2713 tls ") for line in lines)
 
 
+def test_what_failed_is_said_in_the_end(tmp_path, capsys):
+    """By name; without a settings file also how to come by one."""
+
+    def load() -> Loaded:
+        return load_with_sources(Purpose.RUN, options={"output.folder": str(tmp_path / "out")})
+
+    assert check.run(load, {}, [], hits_per_s=None, as_json=False) == ExitCode.CONFIGURATION
+    text = capsys.readouterr().out
+    assert "init` writes a settings file" in text
+    assert text.splitlines()[-1].startswith("Not ready: settings. ")
+
+
 def test_faults_in_the_settings_are_all_told(checked):
     """The first cross; whatever needs them is skipped, and nothing else is."""
     code, steps = checked("http://example.com/s/x", "run.decoders=0")
@@ -204,7 +216,7 @@ def test_a_collector_that_is_running_is_seen(checked, tmp_path):
         fcntl.flock(lock, fcntl.LOCK_EX)
         _, steps = checked("http://127.0.0.1:1/s/x", assignment)
         assert steps["state"]["mark"] == "note"
-        assert "is running" in steps["state"]["said"]
+        assert f"process {os.getpid()} collects there" in steps["state"]["said"]
 
 
 def test_a_taken_status_port_is_a_note(checked):
