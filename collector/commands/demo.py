@@ -89,6 +89,7 @@ def _collect(url: str, folder: Path, total: int, longest_s: float) -> None:
     command = [sys.executable, "-m", "collector", "run", "--url", url, "--output", str(folder)]
     command += ["--stop-after-hits", str(total), "--stop-after", str(longest_s)]
     command += ["--set", f"reconnect.wait_s={WAIT_S}", "--set", f"parts.max_age_s={PART_AGE_S}"]
+    command += ["--set", "status.listen=127.0.0.1:0"]
     environment = os.environ | {
         "LIVESTREAM_TOKEN": "simulator-token",
         "LIVESTREAM_CLIENT_ID": "simulator-key",

@@ -20,7 +20,18 @@ from collector.coordinator.clock import boottime_s, now_us
 from collector.core.connection import ConnectionState, ConnectionView, starting
 from collector.core.history import History
 from collector.core.sentence import sentence
-from collector.core.status import Child, Connection, Disk, Journal, Status, Stopped, Stretch, Token, Totals
+from collector.core.status import (
+    Child,
+    Connection,
+    Disk,
+    Journal,
+    RejectSeen,
+    Status,
+    Stopped,
+    Stretch,
+    Token,
+    Totals,
+)
 from collector.core.supervision import Phase
 from collector.core.timeline import Timeline
 from collector.errors import StorageError
@@ -124,7 +135,7 @@ class StatusBook:
             page=self.page,
             children=tuple(self._children()),
             timeline=self._stretches(),
-            rejects=tuple(at.rejects.newest),
+            rejects=tuple(self._rejects()),
             history=tuple(self._history.samples),
         )
         return msgspec.structs.replace(made, sentence=sentence(made))
@@ -194,6 +205,15 @@ class StatusBook:
             if name == READER and state == "idle" and self._coordinator.intake.connection:
                 state = "busy"  # it holds a connection, however little comes
             yield Child(name=name, pid=child.pid, state=state, restarts=children.starts[name] - 1)
+
+    def _rejects(self) -> Iterator[RejectSeen]:
+        """Of those from before privacy was wanted nothing is quoted any more."""
+        hides = self._coordinator.children.privacy.hides
+        for reject in self._coordinator.rejects.newest:
+            if hides and reject.text:
+                yield msgspec.structs.replace(reject, text="", reason=reject.reason.partition(":")[0])
+            else:
+                yield reject
 
     def _stretches(self) -> tuple[Stretch, ...]:
         """What the open connection has brought is known to the stream, not yet to the ledger."""

@@ -305,7 +305,7 @@ def token_in_words(failure: TokenFailure, detail: str) -> str:
 
 
 def quoted(said: str) -> str:
-    """Words of somebody else, whose own quotes do not end ours: a page tells by them where a sentence ends."""
+    """Words of somebody else. Quotes in them do not end ours: by these a page tells where a sentence ends."""
     return '"' + said.replace('"', "'") + '"'
 
 

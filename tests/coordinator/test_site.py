@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,9 +16,11 @@ import uvloop
 from states import STATUSES
 
 from collector import telemetry
-from collector.coordinator import answers, doors, site
+from collector.coordinator import answers, doors, page, site
+from collector.core.status import Status
 from collector.storage.layout import StateFolder
 
+ROOT = Path(__file__).parents[2]
 PATIENCE_S = 20.0
 
 
@@ -41,9 +44,9 @@ async def served(tmp_path, *, listen="127.0.0.1:0", now=lambda: STATUSES["reject
             while not any(line["event"] == "page.opened" for line in lines):
                 assert not task.done() or task.result()
                 await asyncio.sleep(0.01)
-        page = coordinator.status.page
+        url = coordinator.status.page
         yield SimpleNamespace(
-            port=int(page.rpartition(":")[2].strip("/")) if page else 0, lines=lines, task=task
+            port=int(url.rpartition(":")[2].strip("/")) if url else 0, lines=lines, task=task
         )
     finally:
         task.cancel()
@@ -272,3 +275,13 @@ def test_a_listener_hears_the_end(tmp_path):
 
     uvloop.run(scenario())
     assert not Path(tmp_path / "status.sock").exists()
+
+
+def test_the_documentation_names_every_path_and_field():
+    """docs/status.md, for who writes programs against it."""
+    text = (ROOT / "docs" / "status.md").read_text(encoding="utf-8")
+    application = answers.Answers(SimpleNamespace(), own_names=False).application()
+    paths = {resource.canonical for resource in application.router.resources()} - set(page.files()) | {"/"}
+    assert set(re.findall(r"^\| `(/[a-z.-]*)` \|", text, re.MULTILINE)) == paths
+    fields = text.partition("## The fields of a status")[2]
+    assert set(Status.__struct_fields__) <= set(re.findall(r"`([a-z_]+)`", fields))
