@@ -1,10 +1,10 @@
-# A runtime image: hash-locked dependencies, the compiled kernel, no build tools, no root.
+# A runtime image: hash-locked dependencies, the compiled kernel, no build tools, no pip, no root.
 #
 #   docker build -t livestream-collector .
-#   docker run -e LIVESTREAM_CLIENT_ID -e LIVESTREAM_CLIENT_SECRET -v "$PWD/data:/data" \
-#       livestream-collector run --url https://livestream.adobe.net/api/1/stream/NAME --output /data
+#   docker run --read-only --tmpfs /tmp --cap-drop ALL --stop-timeout 30 -e LIVESTREAM_CLIENT_ID -e LIVESTREAM_CLIENT_SECRET \
+#       -v livestream:/data livestream-collector run --url https://livestream.adobe.net/api/1/stream/NAME --output /data
 #
-# With journal.durability = "memory" give the container a larger /dev/shm (--shm-size).
+# What it writes is /data and nothing else. docs/deployment.md has secrets as files, several streams and Kubernetes.
 FROM python:3.13-slim AS build
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends g++ \
@@ -12,29 +12,32 @@ RUN apt-get update \
 WORKDIR /source
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ONLY_BINARY=:all:
 
-COPY requirements-run.lock ./
-RUN python -m venv /opt/collector \
-    && /opt/collector/bin/pip install --require-hashes -r requirements-run.lock
-
 # The build tools, in the locked versions, stay in this stage.
-COPY requirements.lock ./
+COPY requirements-wheel.lock ./
 RUN python -m venv /opt/build \
-    && /opt/build/bin/pip install --require-hashes -r requirements.lock
+    && /opt/build/bin/pip install --require-hashes -r requirements-wheel.lock
+
+COPY requirements-run.lock ./
+RUN python -m venv --without-pip /opt/livestream-collector \
+    && /opt/build/bin/pip --python /opt/livestream-collector install --require-hashes -r requirements-run.lock
 
 COPY pyproject.toml README.md LICENSE ./
 COPY scripts/build_hook.py ./scripts/
 COPY collector ./collector
-RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /tmp/wheel . \
-    && /opt/collector/bin/pip install --no-deps --no-index /tmp/wheel/*.whl \
-    && /opt/collector/bin/python -P -c "from collector.decoder.kernel.library import load; load()"
+RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --no-index --wheel-dir /tmp/wheel . \
+    && /opt/build/bin/pip --python /opt/livestream-collector install --no-deps --no-index /tmp/wheel/*.whl \
+    && /opt/livestream-collector/bin/python -P -c "from collector.decoder.kernel.library import load; load()"
 
 FROM python:3.13-slim
-RUN useradd --system --uid 10001 --home-dir /data --create-home collector
-COPY --from=build /opt/collector /opt/collector
-ENV PATH=/opt/collector/bin:$PATH PYTHONUNBUFFERED=1
-USER collector
+RUN groupadd --gid 10001 livestream \
+    && useradd --uid 10001 --gid 10001 --home-dir /data --no-create-home livestream \
+    && install --directory --owner 10001 --group 10001 --mode 0755 /data
+COPY --from=build /opt/livestream-collector /opt/livestream-collector
+ENV PATH=/opt/livestream-collector/bin:$PATH PYTHONUNBUFFERED=1
+USER 10001:10001
 WORKDIR /data
 VOLUME /data
+EXPOSE 9464
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["livestream-collector"]
 CMD ["--help"]
