@@ -39,5 +39,9 @@ WORKDIR /data
 VOLUME /data
 EXPOSE 9464
 STOPSIGNAL SIGTERM
+# Its event loop answers, on the page of status.listen; not asked of a proxy that the environment may name.
+HEALTHCHECK --interval=30s --timeout=10s --start-period=120s CMD ["python", "-c", "\
+import http.client; asked = http.client.HTTPConnection('127.0.0.1', 9464, timeout=8); \
+asked.request('GET', '/healthz'); raise SystemExit(asked.getresponse().status != 200)"]
 ENTRYPOINT ["livestream-collector"]
 CMD ["--help"]

@@ -122,7 +122,8 @@ class Notify:
     async def keep_telling(self, coordinator: Coordinator) -> None:
         """What ``systemctl status`` shows."""
         while True:
-            self._tell(_in_words(coordinator))
+            if coordinator.status is not None:
+                self._tell(coordinator.status.now().sentence)
             await asyncio.sleep(STATUS_INTERVAL_S)
 
     async def show_life(self, _: Coordinator) -> None:
@@ -148,10 +149,3 @@ class Notify:
 
 def _usec(seconds: float) -> int:
     return round(seconds * 1e6)
-
-
-def _in_words(coordinator: Coordinator) -> str:
-    if coordinator.stream is None:
-        return ""
-    view = coordinator.stream.view()
-    return f"{view.state.value.capitalize()}: {view.cause}" if view.cause else view.state.value.capitalize()

@@ -24,6 +24,10 @@ class Stage:
         """Of one in its exec form: a shell between would swallow signals."""
         return json.loads(self.last(instruction))
 
+    def health_check(self) -> list[str]:
+        """The command that an engine runs now and then."""
+        return json.loads(self.last("HEALTHCHECK").partition(" CMD ")[2])
+
     def copies(self) -> list[tuple[str, list[str], str]]:
         """The stage it comes from, empty for the build context; what; where to."""
         found = []
@@ -37,7 +41,7 @@ def stages(path: Path = ROOT / "Dockerfile") -> list[Stage]:
     """In order; the last one is the image."""
     lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
     found: list[Stage] = []
-    for text in "\n".join(lines).replace("\\\n", " ").splitlines():
+    for text in "\n".join(lines).replace("\\\n", "").splitlines():
         instruction, _, rest = text.partition(" ")
         if instruction == "FROM":
             base, _, name = rest.partition(" AS ")

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import http.server
+import subprocess
+import sys
+import threading
+
 import pytest
 from dockerfile import ROOT, stages
+
+from collector.settings_table import SPECS
 
 BUILD, IMAGE = stages()
 
@@ -32,6 +39,39 @@ def test_signals_reach_the_collector():
     """It is PID 1 itself, without a shell, and gets the signal that it drains upon."""
     assert IMAGE.arguments("ENTRYPOINT") == ["livestream-collector"]
     assert IMAGE.last("STOPSIGNAL") == "SIGTERM"
+
+
+@pytest.mark.parametrize(("status", "code"), [(200, 0), (503, 1), (None, 1)])
+def test_the_health_check_asks_the_page(status, code):
+    """Healthy with an answer of 200 at the page's usual port; not with another one, nor without any."""
+    asked = []
+
+    class Page(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    python, *arguments = IMAGE.health_check()
+    usual = SPECS["status.listen"].default.partition(":")[2]
+    with http.server.HTTPServer(("127.0.0.1", 0), Page) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        port = server.server_port
+        if status is None:
+            server.shutdown()
+            server.socket.close()
+        arguments = [text.replace(usual, str(port)) for text in arguments]
+        proxy = {"http_proxy": "http://127.0.0.1:1"}
+        found = subprocess.run([sys.executable, *arguments], env=proxy, capture_output=True, check=False)
+        server.shutdown()
+        thread.join()
+    assert python == "python"
+    assert found.returncode == code
+    assert asked == ([] if status is None else ["/healthz"])
 
 
 @pytest.mark.parametrize("stage", [BUILD, IMAGE], ids=["build", "image"])

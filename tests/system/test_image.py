@@ -9,6 +9,7 @@ import os
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections import Counter
@@ -163,28 +164,23 @@ class Container:
     ) -> None:
         root, own = image
         entry = [*stages()[-1].arguments("ENTRYPOINT"), *arguments]
-        command = [
-            "unshare",
-            "--mount",
-            "--pid",
-            "--fork",
-            "sh",
-            "-c",
-            START,
-            "sh",
-            str(root),
-            str(data),
-            *entry,
-        ]
+        folders = [str(root), str(data)]
+        command = ["unshare", "--mount", "--pid", "--fork", "sh", "-c", START, "sh", *folders, *entry]
         os.chown(data, 10001, 10001)
-        self.process = subprocess.Popen(
-            command, env=own | {"HOME": "/data"} | environment, stderr=subprocess.PIPE, text=True
-        )
+        self.environment = own | {"HOME": "/data"} | environment
+        self.process = subprocess.Popen(command, env=self.environment, stderr=subprocess.PIPE, text=True)
 
     @property
     def pid(self) -> int:
         """Of its PID 1, seen from outside."""
         return int(Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()[0])
+
+    def healthy(self, port: int) -> bool:
+        """As the image's own health check finds it, where the page listens on another port than usual."""
+        check = [text.replace("9464", str(port)) for text in stages()[-1].health_check()]
+        user = ["setpriv", "--reuid=10001", "--regid=10001", "--clear-groups"]
+        inside = ["nsenter", f"--target={self.pid}", "--mount", "--pid", "--root", "--wd", *user, *check]
+        return subprocess.run(inside, env=self.environment, check=False).returncode == 0
 
     def wait(self) -> tuple[int, str]:
         """Exit code and log."""
@@ -213,20 +209,19 @@ def test_runs_read_only_without_root_and_drains_as_pid_1(image, tmp_path, make_s
     service = make_service(hits_per_second=1000.0)
     data = tmp_path / "data"
     data.mkdir()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
     container = Container(
         image,
         data,
         *("run", "--url", service.url, "--output", "/data"),
-        *(
-            "--set",
-            "reconnect.wait_s=0.6",
-            "--set",
-            "parts.max_age_s=0.5",
-            "--set",
-            "journal.reserve_bytes=0",
-        ),
         LIVESTREAM_TOKEN="simulator-token",
         LIVESTREAM_CLIENT_ID="simulator-key",
+        LIVESTREAM_STATUS__LISTEN=f"127.0.0.1:{port}",
+        LIVESTREAM_RECONNECT__WAIT_S="0.6",
+        LIVESTREAM_PARTS__MAX_AGE_S="0.5",
+        LIVESTREAM_JOURNAL__RESERVE_BYTES="0",
     )
     wait_until(lambda: committed(data) > 0, "hits to be committed")
     status = Path(f"/proc/{container.pid}/status").read_text()
@@ -237,6 +232,8 @@ def test_runs_read_only_without_root_and_drains_as_pid_1(image, tmp_path, make_s
     ]
     os.kill(children[-1], signal.SIGKILL)  # PID 1 reaps and replaces it
     wait_until(lambda: not Path(f"/proc/{children[-1]}").exists(), "the dead child to be reaped")
+    assert container.healthy(port)
+    assert not container.healthy(1)
     os.kill(container.pid, signal.SIGTERM)
     code, log = container.wait()
     assert code == 0, log

@@ -89,7 +89,7 @@ def test_ready_then_how_it_is_then_stopping(form, make_manager, make_service, ma
     collector.start(environment=manager.environment | {"WATCHDOG_USEC": "400000"})
     manager.listen_until("READY=1")
     manager.listen_until("WATCHDOG=1")
-    manager.listen_until("STATUS=Streaming")
+    manager.listen_until("STATUS=Reading since")
     collector.process.terminate()
     manager.listen_until("STOPPING=1")
     assert collector.wait() == ExitCode.DONE
@@ -131,7 +131,7 @@ def test_what_is_for_the_coordinator_alone(manager, make_service, make_collector
     """A watchdog of another process is not answered, and no child could speak in the collector's name."""
     collector = make_collector(make_service())
     collector.start(environment=manager.environment | {"WATCHDOG_USEC": "200000", "WATCHDOG_PID": "1"})
-    manager.listen_until("STATUS=Streaming")
+    manager.listen_until("STATUS=Reading since")
     wait_until(lambda: len(collector.children()) == 3, "the children to run")
     for pid in collector.children().values():
         environment = Path(f"/proc/{pid}/environ").read_bytes()
