@@ -19,6 +19,7 @@ from collector.core.status import (
     Journal,
     RejectSeen,
     Sample,
+    Ship,
     Status,
     Stretch,
     Token,
@@ -322,6 +323,19 @@ STATUSES: dict[str, Status] = {
         reasons=_reasons(journal_full=True),
         journal=Journal(used_bytes=3 * GIB, max_bytes=8 * GIB, full=True, waiting_records=1),
         disk=Disk(free_bytes=GIB // 2, total_bytes=500 * GIB, reserve_bytes=GIB),
+    ),
+    "shipping": _status(ship=Ship(url="s3://bucket/hits", table="iceberg", parts=10_812, bytes=71 * GIB)),
+    "shipping-fails": _status(
+        ship=Ship(
+            url="s3://bucket/hits",
+            behind_parts=12,
+            behind_bytes=80_000_000,
+            lag_s=612.0,
+            parts=10_800,
+            bytes=71 * GIB,
+            failure="ship denied",
+            reason="the store said 403: <b>Access Denied</b>",
+        )
     ),
     "rejects-alarm": _status(
         ready=False,

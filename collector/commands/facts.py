@@ -13,7 +13,7 @@ from typing import Final
 from collector.commands.terminal import size_text
 from collector.core.connection import ConnectionState
 from collector.core.sentence import RECENT_US, duration
-from collector.core.status import Child, RejectSeen, Status, Stretch
+from collector.core.status import Child, RejectSeen, Ship, Status, Stretch
 from collector.escaping import printable
 
 Fact = tuple[str, str]
@@ -50,6 +50,8 @@ def facts(status: Status) -> Iterator[Fact]:
     yield "Journal", journal(status)
     yield "Disk", disk(status)
     yield "Processes", processes(status)
+    if status.ship is not None:
+        yield "Shipping", shipping(status.ship)
     yield "Token", token(status)
     yield "Gaps", gaps(status)
     if status.rejects:
@@ -131,6 +133,16 @@ def processes(status: Status) -> str:
 def _process(child: Child) -> str:
     again = f" (restarted {child.restarts}x)" if child.restarts else ""
     return f"{printable(child.name)} {child.state}{again}"
+
+
+def shipping(at: Ship) -> str:
+    """Where parts go, and how far that is."""
+    where = [at.url and f"to {printable(at.url)}", at.table and f"into the table ({at.table})"]
+    done = f"{' and '.join(filter(None, where))}: {at.parts:,} parts shipped, "
+    behind = f"{at.behind_parts:,} behind for {duration(at.lag_s)}" if at.behind_parts else "none behind"
+    if not at.failure:
+        return done + behind
+    return f"FAILING ({printable(at.reason)}; explain {printable(at.failure)}); {done}{behind}"
 
 
 def token(status: Status) -> str:

@@ -171,6 +171,8 @@ def _bars(status: Status, *, ascii_only: bool) -> Iterator[Text]:
 def _notes(status: Status) -> Iterator[facts.Fact]:
     yield "connection", facts.connection(status)
     yield "processes", facts.processes(status)
+    if status.ship is not None:
+        yield "shipping", facts.shipping(status.ship)
     yield "gaps", facts.gaps(status)
     if status.rejects:
         yield "reject", facts.reject(status.rejects[0], status.at_us)

@@ -53,9 +53,11 @@ class Listener:
 
     async def events(self) -> AsyncIterator[bytes]:
         """Until the last one."""
-        while not self._over:
+        over = False
+        while not over:
             await self._news.wait()
             self._news.clear()
+            over = self._over
             yield self._event
 
 

@@ -59,6 +59,7 @@ class StatusBook:
         self._coordinator = coordinator
         self._history = History()
         self._disk = Disk(reserve_bytes=coordinator.settings.journal.reserve_bytes)
+        self._sees_room = True
         self._token = Token()
         self._started_us = now_us()
         self.page = ""
@@ -101,8 +102,11 @@ class StatusBook:
                 lambda: (min(map(DISK.free_bytes, at.foundation.watched)), DISK.total_bytes(folder))
             )
             self._disk = Disk(free_bytes=free, total_bytes=total, reserve_bytes=reserve_bytes)
+            self._sees_room = True
         except (OSError, StorageError) as error:
-            log("attention.needed", reason=f"how much room there is cannot be seen: {error}")
+            if self._sees_room:
+                log("attention.needed", reason=f"how much room there is cannot be seen: {error}")
+            self._sees_room = False
         if at.stream is not None:
             self._token = at.stream.token
 

@@ -44,7 +44,7 @@ from collector.core.reconnect_events import (
     WaitUntil,
 )
 from collector.core.reconnect_table import row_of
-from collector.core.remedies import closed_in_words
+from collector.core.remedies import CODES, closed_in_words
 from collector.core.status import Token
 from collector.escaping import without_secrets
 from collector.settings import Settings
@@ -159,7 +159,7 @@ class Stream:
         """What ``explain`` says more about, of the last request's end or of the wait a start found."""
         if self._code or self.state is None or self.state.row is None:
             return self._code
-        return self.state.row.value
+        return CODES[self.state.row]
 
     @property
     def token(self) -> Token:

@@ -268,6 +268,23 @@ ROWS: Final[Mapping[Row, str]] = {
 }
 """What a wait is for, where only its row is known: after a restart."""
 
+CODES: Final[Mapping[Row, str]] = {
+    Row.LOST: "lost",
+    Row.BUSY: "409",
+    Row.FAILED: "500",
+    Row.TOKEN_REFUSED: "401",
+    Row.TOKEN_UNREACHED: "network",
+    Row.UNREACHED: "unreached",
+    Row.UNTRUSTED: "untrusted",
+    Row.THROTTLED: "429",
+    Row.REDIRECT: "redirect",
+    Row.REFUSED: "refused",
+    Row.RETRIED: "refused",
+    Row.DRAINED: "drained",
+    Row.UNKNOWN_END: "",
+}
+"""What ``explain`` says more about, where only the row is known."""
+
 
 def for_closed(closed: Closed) -> Remedy:
     """The words for how a request ended."""

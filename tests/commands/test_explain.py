@@ -17,8 +17,9 @@ from collector.commands import explain
 from collector.core.connection import ConnectionState, ConnectionView
 from collector.core.messages import Outcome
 from collector.core.readiness import not_ready
+from collector.core.reconnect_table import Row
 from collector.core.rejects import RejectsWatch
-from collector.core.remedies import PROXIES, STATUSES, TokenFailure, for_status
+from collector.core.remedies import CODES, PROXIES, STATUSES, TokenFailure, for_status
 from collector.core.shipping import ShipFailure
 from collector.errors import ConfigurationError, ExitCode
 from collector.events import EVENTS
@@ -61,6 +62,12 @@ def test_every_reason_of_a_reject_is_covered():
         text = source.read_text(encoding="utf-8")
         for reason in re.findall(r'(?:Refusal\(|Reject\(\w+, |return )\(?\s*f?"([a-z ]+): ', text):
             assert re.fullmatch(kinds, reason), f"{source}: {reason}"
+
+
+@pytest.mark.parametrize("row", Row)
+def test_every_wait_that_a_start_finds_has_its_code(row):
+    """But for the one of which nothing is known."""
+    assert find(CODES[row]) if CODES[row] else row is Row.UNKNOWN_END
 
 
 @pytest.mark.parametrize("state", ConnectionState)

@@ -270,7 +270,8 @@ def test_a_listener_hears_the_end(tmp_path):
             await reader.readuntil(b"\n\n")
             at.task.cancel()
             async with asyncio.timeout(site.CLOSED_WITHIN_S / 2):
-                await reader.read()
+                last = await reader.read()
+            assert b"\ndata: {" in last
             writer.close()
 
     uvloop.run(scenario())

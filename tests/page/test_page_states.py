@@ -12,6 +12,8 @@ WORDS = {
     "starting": "Starting",
     "connecting": "Connecting",
     "reading": "Reading",
+    "shipping": "Reading",
+    "shipping-fails": "Reading",
     "reading-after-a-rough-night": "Reading",
     "quiet": "Quiet",
     "behind": "Reading, behind",

@@ -1,7 +1,7 @@
 // Everything below the headline. Each part is a function of one status.
 
 import { Chart, niceCeiling, niceDuration } from "./charts.js";
-import { byId, element, keep, setAttribute, setText, shape, show } from "./dom.js";
+import { byId, element, keep, setAttribute, setText, setWords, shape, show } from "./dom.js";
 import { drawStrip } from "./strip.js";
 import { bytes, count, counted, duration, iso, local, rate, utc } from "./words.js";
 
@@ -23,6 +23,7 @@ export function showFigures(status) {
   showTotals(status);
   showConnection(status);
   showMeters(status);
+  showShipping(status);
   showProcesses(status);
   showRejects(status);
   showAbout(status);
@@ -189,6 +190,19 @@ function updateMeter(node, { part, words, note, tone }) {
   setAttribute(bar, "aria-valuetext", words);
   bar.firstElementChild.style.width = `${percent}%`;
   setText(below, note);
+}
+
+// ---------------------------------------------------------------- shipping
+
+function showShipping({ ship }) {
+  show(byId("shipping"), Boolean(ship));
+  if (!ship) return;
+  const where = [ship.url && `to ${ship.url}`, ship.table && `into the table (${ship.table})`].filter(Boolean).join(" and ");
+  const behind = ship.behind_parts === 0 ? "None is behind." : `${counted(ship.behind_parts, "part")} (${bytes(ship.behind_bytes)}) ${ship.behind_parts === 1 ? "is" : "are"} behind, the oldest for ${duration(ship.lag_s)}.`;
+  setText(byId("shipping-words"), `Parts go ${where}: ${counted(ship.parts, "part")}, ${bytes(ship.bytes)} so far. ${behind}`);
+  setWords(byId("shipping-note"), ship.failure === ""
+    ? "The collector never waits for it: what is behind is kept here."
+    : `Nothing goes out now: ${ship.reason.replaceAll("`", "'")}. It is tried again; what is behind is kept here. More: \`livestream-collector explain ${ship.failure}\``);
 }
 
 // ---------------------------------------------------------------- decoders, rejects, about

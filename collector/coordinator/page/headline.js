@@ -32,7 +32,7 @@ const BEHIND_S = 300;
 const RECENT_US = 24 * 3600e6;
 const LONG = 90; // Characters: a sentence beyond it is set smaller.
 const AT_EASE = new Set(["starting", "draining", "stopped", "refused"]); // Not ready by their nature.
-const AFTER_A_RESTART = new Set(["", "drained", "unknown_end"]); // Codes of waits that are nothing to look at.
+const AFTER_A_RESTART = new Set(["", "drained"]); // Codes of waits that are nothing to look at.
 
 let announced = "";
 let advice = {}; // By code: likely causes and what to do, as `explain` says them.
