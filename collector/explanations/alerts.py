@@ -149,4 +149,19 @@ ALERTS: Final = (
         "gap possible",
         "gap.recorded",
     ),
+    _alert(
+        "LivestreamShippingBehind",
+        "Committed parts do not get to the object store or into the table. They wait on this disk; nothing is"
+        " lost while it has room.",
+        (
+            "the store, the network or the catalog is away",
+            "the store's credentials ended or were taken back",
+            "more is committed than the way out carries",
+        ),
+        "ship.failed in the log has the reason; look that up. Shipping goes on by itself once the cause is"
+        " gone.",
+        "ship.failed",
+        "store-denied",
+        "LivestreamDiskLow",
+    ),
 )
