@@ -17,9 +17,11 @@ COPY requirements-wheel.lock ./
 RUN python -m venv /opt/build \
     && /opt/build/bin/pip install --require-hashes -r requirements-wheel.lock
 
-COPY requirements-run.lock ./
+# For [ship] and [table]: docker build --build-arg LOCK=requirements-lake.lock
+ARG LOCK=requirements-run.lock
+COPY requirements-run.lock requirements-lake.lock ./
 RUN python -m venv --without-pip /opt/livestream-collector \
-    && /opt/build/bin/pip --python /opt/livestream-collector install --require-hashes -r requirements-run.lock
+    && /opt/build/bin/pip --python /opt/livestream-collector install --require-hashes -r "$LOCK"
 
 COPY pyproject.toml README.md LICENSE ./
 COPY scripts/build_hook.py ./scripts/

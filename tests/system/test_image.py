@@ -101,6 +101,9 @@ def build(stage: Stage, root: Path, others: dict[str, Path]) -> dict[str, str]:
                 for name, _, value in (pair.partition("=") for pair in shlex.split(rest)):
                     path = environment.get("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin")
                     environment[name] = value.replace("$PATH", path)
+            case "ARG":
+                name, _, default = rest.partition("=")
+                environment[name] = default
             case "WORKDIR":
                 folder = Path(rest)
                 in_chroot(root, ["mkdir", "-p", rest])
