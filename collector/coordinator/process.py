@@ -193,7 +193,7 @@ class Coordinator:
             return exit_
 
         try:
-            exit_ = await self._run(read, stop=stream.drain, companions=[self.status.keep, *companions])
+            exit_ = await self._run(read, stop=stream.drain, companions=[*self.status.looks, *companions])
         finally:
             floor_thread.close()
         if exit_ is not None and exit_.code is not ExitCode.DONE:

@@ -35,7 +35,6 @@ MOST_CONNECTIONS: Final = 64
 BACKLOG: Final = 64
 READER_READY_WITHIN_S: Final = 2.0
 CLOSED_WITHIN_S: Final = 1.0
-KEPT_ALIVE_S: Final = 60.0
 LONGEST_LINE_BYTES: Final = 4096
 MOST_HEADERS: Final = 64
 
@@ -56,7 +55,6 @@ async def serve_status(coordinator: Coordinator) -> None:
         access_log=None,
         logger=_silent(),
         shutdown_timeout=CLOSED_WITHIN_S,
-        keepalive_timeout=KEPT_ALIVE_S,
         max_line_size=LONGEST_LINE_BYTES,
         max_field_size=LONGEST_LINE_BYTES,
         max_headers=MOST_HEADERS,

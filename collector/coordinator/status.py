@@ -41,11 +41,11 @@ from collector.storage.lastword import forget_last_word, read_last_word
 from collector.telemetry import log
 
 if TYPE_CHECKING:
-    from collector.coordinator.process import Coordinator
+    from collector.coordinator.process import Companion, Coordinator
 
 LOOK_S: Final = 1.0
-ROOM_LOOKS: Final = 10
-"""Looks between two at the disk and the token's end: these cost a call and a decoding."""
+ROOM_LOOK_S: Final = 10.0
+"""At the disk, and the token's end: these cost a call and a decoding."""
 
 _OPEN: Final = frozenset({ConnectionState.STREAMING, ConnectionState.PAUSED, ConnectionState.DRAINING})
 _CODED: Final = frozenset({ConnectionState.WAITING, ConnectionState.REFUSED})
@@ -53,7 +53,7 @@ _CODED: Final = frozenset({ConnectionState.WAITING, ConnectionState.REFUSED})
 
 
 class StatusBook:
-    """Looks once a second (``keep``); ``now`` gives the status as of this moment."""
+    """Looks at the coordinator again and again; ``now`` gives the status as of this moment."""
 
     def __init__(self, coordinator: Coordinator) -> None:
         self._coordinator = coordinator
@@ -72,15 +72,24 @@ class StatusBook:
         if last is not None and known:
             coordinator.rejects.newest.extend(last.rejects)
 
-    async def keep(self, _: Coordinator) -> None:
-        """Until cancelled."""
-        looks = 0
+    @property
+    def looks(self) -> tuple[Companion, ...]:
+        """What is to run beside the collector for it."""
+        return (self.look_again, self.look_at_room)
+
+    async def look_again(self, _: Coordinator) -> None:
+        """Until cancelled, once a second."""
         while True:
-            if looks % ROOM_LOOKS == 0:
-                await self._look_at_room()
             self.look()
-            looks += 1
             await asyncio.sleep(LOOK_S)
+
+    async def look_at_room(self, coordinator: Coordinator) -> None:
+        """Until cancelled. By itself, for a file system that hangs must hold up nothing else."""
+        while True:
+            await self._see_room()
+            if coordinator.stream is not None:
+                self._token = coordinator.stream.token
+            await asyncio.sleep(ROOM_LOOK_S)
 
     def look(self) -> None:
         """At what changes from second to second."""
@@ -94,10 +103,10 @@ class StatusBook:
             state=self._view().state,
         )
 
-    async def _look_at_room(self) -> None:
+    async def _see_room(self) -> None:
         at = self._coordinator
         folder, reserve_bytes = at.settings.output.folder, self._disk.reserve_bytes
-        try:  # in a thread: a file system that hangs must not hold up the loop
+        try:
             free, total = await asyncio.to_thread(
                 lambda: (min(map(DISK.free_bytes, at.foundation.watched)), DISK.total_bytes(folder))
             )
@@ -107,8 +116,6 @@ class StatusBook:
             if self._sees_room:
                 log("attention.needed", reason=f"how much room there is cannot be seen: {error}")
             self._sees_room = False
-        if at.stream is not None:
-            self._token = at.stream.token
 
     # ------------------------------------------------------------ the value
 

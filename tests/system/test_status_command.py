@@ -116,3 +116,23 @@ def test_several_streams_are_listed(make_service, make_collector):
     assert re.search(r"^other\n  No collector runs\. Stopped at ", text, re.MULTILINE)
     assert len(json.loads(status(collector, "--json"))) == 2
     assert "\nState         " in status(collector, "--stream", "other")
+
+
+def test_once_privacy_is_on_no_reject_is_quoted_any_more(make_service, make_collector, tmp_path):
+    """Nor one of the run before, which quoted it."""
+    (tmp_path / "lines.jsonl").write_bytes(b"canary-value\n" * 3)
+    service = make_service(file=tmp_path / "lines.jsonl")
+    collector = make_collector(service)
+    collector.start()
+    wait_until(lambda: "canary-value" in status(collector), "the reject")
+    assert "not an object" in status(collector)
+    assert collector.drain() == 0
+    last_word = collector.state / "last-word.json"
+    assert "canary-value" in last_word.read_text()
+    collector.start("--set", "privacy.drop=ip")
+    wait_until(lambda: json.loads(status(collector, "--json")).get("at_us"), "the next run")
+    told = json.loads(status(collector, "--json"))
+    assert len(told["rejects"]) == 3
+    assert "canary" not in json.dumps(told)
+    assert collector.drain() == 0
+    assert "canary" not in last_word.read_text()
