@@ -17,7 +17,7 @@ from collector.coordinator.committer import StorageThread
 from collector.coordinator.process import Coordinator
 from collector.core.ledger import LogState
 from collector.core.messages import FileKind
-from collector.core.retention import RETAINED, Limit, Outdated, outdated
+from collector.core.retention import RETAINED, Limit, Outdated, is_of_interest, outdated
 from collector.errors import NoSpaceError, StorageError
 from collector.settings_lake import Retention as Limits
 from collector.storage.fs import DISK
@@ -80,15 +80,19 @@ class Retention:
             self._say_once(f"parts beyond the limits of [retention] cannot be removed: {error}")
 
     async def _find(self, limits: Mapping[FileKind, Limit]) -> list[Outdated]:
-        ledger = self._ledger
-        look = partial(sizes_of_parts, DISK, self._output, ledger.stream, ledger.instance)
+        ledger, now = self._ledger, now_us()
+
+        def of_interest(kind: FileKind, folder: str) -> bool:
+            return kind in limits and is_of_interest(kind, folder, limits[kind], now)
+
+        look = partial(sizes_of_parts, DISK, self._output, ledger.stream, ledger.instance, of_interest)
         sizes = await self._thread.run(look)
         edge = named_up_to(ledger)
 
         def may_go(path: str) -> bool:
             return edge.includes(path) and path not in self._strangers and self._may_go(path)
 
-        return outdated(sizes, limits, now_us(), may_go)
+        return outdated(sizes, limits, now, may_go)
 
     async def _retire(self, found: Sequence[Outdated]) -> list[Outdated]:
         """Those that are gone now."""

@@ -88,12 +88,22 @@ def _reason(kind: FileKind, limit: Limit, shelf: _Shelf, left: int, now_us: int)
     """Why it goes; empty: it stays. ``left``: bytes of the kind that are there."""
     if shelf.end_us > now_us:
         return ""
-    days = limit.max_age_days
-    if days is not None and shelf.end_us + round(days * _DAY_US) <= now_us:
-        return f"retention.{kind}_max_age_days = {days:g}"
+    if _is_too_old(limit, shelf.end_us, now_us):
+        return f"retention.{kind}_max_age_days = {limit.max_age_days:g}"
     if limit.max_bytes is not None and left > limit.max_bytes:
         return f"retention.{kind}_max_bytes = {limit.max_bytes}"
     return ""
+
+
+def _is_too_old(limit: Limit, end_us: int, now_us: int) -> bool:
+    days = limit.max_age_days
+    return days is not None and end_us + round(days * _DAY_US) <= now_us
+
+
+def is_of_interest(kind: FileKind, folder: str, limit: Limit, now_us: int) -> bool:
+    """Whether the parts of this folder matter to ``outdated``: most do not where age alone counts."""
+    end_us = folder_end_us(kind, folder)
+    return end_us is not None and (limit.max_bytes is not None or _is_too_old(limit, end_us, now_us))
 
 
 def _shelves(kind: FileKind, parts: Mapping[str, int]) -> Sequence[_Shelf]:

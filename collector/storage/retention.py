@@ -9,7 +9,7 @@ from __future__ import annotations
 import bisect
 import secrets
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -24,17 +24,26 @@ from collector.storage.fs import Disk
 from collector.storage.layout import StateFolder, part_range
 from collector.storage.retired import RetiredPart, RetiredRecord, write_retired
 from collector.storage.verify.chain import Chain
-from collector.storage.verify.visible import look
 
 
-def sizes_of_parts(disk: Disk, output: Path, stream: str, instance: str) -> dict[str, int]:
-    """Of every part that this instance made and that is visible, by path. *Blocks* for a look at each."""
+def sizes_of_parts(
+    disk: Disk, output: Path, stream: str, instance: str, is_of_interest: Callable[[FileKind, str], bool]
+) -> dict[str, int]:
+    """Of every visible part that this instance made, by path, in the folders that are of interest.
+
+    *Blocks* for listing these folders and a look at each part.
+    """
     sizes = {}
-    for path in look(disk, output, stream, instance).ours:
-        with suppress(
-            FileNotFoundError, StorageError
-        ):  # gone meanwhile; or no regular file, which is not ours
-            sizes[path] = disk.size(output / path)
+    for kind, folder in _folders_of(disk, output, stream):
+        if not is_of_interest(kind, folder):
+            continue
+        for name in disk.listdir(output / folder):
+            found = part_range(name)
+            if found is not None and found[0] == instance:
+                with suppress(
+                    FileNotFoundError, StorageError
+                ):  # gone meanwhile; or no regular file: not ours
+                    sizes[f"{folder}/{name}"] = disk.size(f"{output}/{folder}/{name}")
     return sizes
 
 
@@ -119,10 +128,16 @@ def retire_parts(
 
 def remove_empty_folders(disk: Disk, output: Path, stream: str) -> None:
     """Of hours and days: what a crash left between the last part of one and its end. *Blocks* for a look."""
+    for _, folder in _folders_of(disk, output, stream):
+        with suppress(FileNotFoundError):
+            _remove_empty(disk, output / folder)
+
+
+def _folders_of(disk: Disk, output: Path, stream: str) -> Iterator[tuple[FileKind, str]]:
+    """Of hours before those of their days."""
     for kind in RETAINED:
         for folder in _folders(disk, output / kind, ("v=*", f"stream={stream}", "date=*", "hour=*")):
-            with suppress(FileNotFoundError):
-                _remove_empty(disk, folder)
+            yield kind, str(folder.relative_to(output))
 
 
 def _folders(disk: Disk, folder: Path, patterns: Sequence[str]) -> Iterator[Path]:

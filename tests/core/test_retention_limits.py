@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collector.core.messages import FileKind
-from collector.core.retention import Limit, folder_end_us, outdated
+from collector.core.retention import Limit, folder_end_us, is_of_interest, outdated
 
 NOW = datetime(2026, 11, 28, 12, 30, tzinfo=UTC)
 NOW_US = round(NOW.timestamp()) * 1_000_000
@@ -48,6 +48,13 @@ def test_exactly_what_is_beyond_a_limit_goes(parts, limits, needed):
         return int(path[-9]) not in needed
 
     found = outdated(parts, limits, NOW_US, may_go)
+    interesting = {
+        path: size
+        for path, size in parts.items()
+        for kind, limit in limits.items()
+        if is_of_interest(kind, path.rpartition("/")[0], limit, NOW_US)
+    }
+    assert outdated(interesting, limits, NOW_US, may_go) == found
     gone = {path for each in found for path in each.paths}
     assert len(gone) == sum(len(each.paths) for each in found)
     assert all(each.size == sum(parts[path] for path in each.paths) for each in found)

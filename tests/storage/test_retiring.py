@@ -74,13 +74,16 @@ class Reading(Disk):
 
 
 def test_every_visible_part_of_ours_has_its_size(collected: Collected) -> None:
-    """Neither another's parts nor what is none."""
+    """Neither another's parts nor what is none; and of no folder that makes no difference."""
     folder = collected.path(collected.files(FileKind.HITS)[0]).parent
     (folder / f"part-{'0' * 16}-000000000001-000000000001-1.parquet").write_bytes(b"another's")
     (folder / "compact-1.parquet").write_bytes(b"compacted")
     (folder / f"part-{INSTANCE}-000000000099-000000000099-1.parquet").symlink_to("elsewhere")
     expected = {file.final: file.size for file in parts_of(collected)}
-    assert sizes_of_parts(DISK, collected.output, STREAM, INSTANCE) == expected
+    assert sizes_of_parts(DISK, collected.output, STREAM, INSTANCE, lambda *_: True) == expected
+    rejects = {path: size for path, size in expected.items() if path.startswith("rejects/")}
+    only = sizes_of_parts(DISK, collected.output, STREAM, INSTANCE, lambda kind, _: kind is FileKind.REJECTS)
+    assert only == rejects
 
 
 def test_a_committed_part_is_found_wherever_in_the_log_it_is(collected: Collected) -> None:
