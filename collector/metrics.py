@@ -125,6 +125,11 @@ METRICS: Final[Mapping[str, Kind]] = {
     "livestream_batches_total": Kind(
         "counter", "Batches committed, in this run.", _one(lambda at: at.totals.batches)
     ),
+    "livestream_retired_parts_total": Kind(
+        "counter",
+        "Committed parts that were taken away on purpose, in this run: too old, shipped or compacted.",
+        _one(lambda at: at.retired_parts),
+    ),
     "livestream_journal_used_bytes": Kind(
         "gauge", "What the journal holds.", _one(lambda at: at.journal.used_bytes)
     ),

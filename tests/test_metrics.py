@@ -23,6 +23,7 @@ STATUS = Status(
     started_us=1_000_000,
     ready=True,
     connection=Connection(state=ConnectionState.STREAMING, since_us=1, cause="", last_hit_us=1_500_000),
+    retired_parts=5,
     totals=Totals(records=6, rows=3, resends=2, rejects=1, batches=4),
     token=Token(kind="oauth", expires_us=9_000_000),
     ship=Ship(url="s3://b", behind_parts=3, lag_s=1.5, parts=9, failure="store-away"),
@@ -67,6 +68,7 @@ def test_numbers_are_those_of_the_status():
         6, 3, 2, 1,
     ]  # fmt: skip
     assert found[("livestream_child_restarts_total", "decoder 0")] == 7
+    assert found[("livestream_retired_parts_total",)] == 5
     assert found[("livestream_decoders_busy",)] == 1
     assert found[("livestream_connection_state", "streaming")] == 1
     assert found[("livestream_connection_state", "waiting")] == 0

@@ -75,6 +75,8 @@ class Committer:
         self._appending = asyncio.Lock()
         self._taking_over = asyncio.Lock()
         self._unreadable: set[Path] = set()
+        self.retired_parts = 0
+        """Of which the log was told in this run."""
         self._tidying = False
         self._merge_thread = StorageThread("merge")
         self.thread = StorageThread("commit")
@@ -171,6 +173,7 @@ class Committer:
             return
         await self.append(entry)
         await self.thread.run(partial(forget_retired, self._disk, path))
+        self.retired_parts += len(entry.files)
         log("parts.retired", files=len(entry.files), reason=entry.reason)
 
     def _say_unreadable(self, path: Path, reason: str) -> None:

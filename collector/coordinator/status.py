@@ -148,6 +148,7 @@ class StatusBook:
             timeline=self._stretches(),
             rejects=tuple(self._rejects()),
             history=tuple(self._history.samples),
+            retired_parts=at.committer.retired_parts,
         )
         return msgspec.structs.replace(made, sentence=sentence(made))
 

@@ -183,6 +183,8 @@ class Status(_Part, frozen=True):
     journal: Journal = Journal()
     disk: Disk = Disk()
     token: Token = Token()
+    retired_parts: int = 0
+    """Committed parts that were taken away on purpose, in this run: too old, shipped or compacted."""
     ship: Ship | None = None
     """``None``: parts stay where they are, and no table is kept."""
     decoder: Literal["kernel", "plain"] = "kernel"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from harness import Collector, wait_until
 
+from collector.commands.asking import ask
 from collector.storage.fs import DISK
 from collector.storage.layout import StateFolder
 from collector.storage.verify.proof import verify
@@ -73,6 +75,7 @@ def test_hours_beyond_the_age_go_and_the_proof_holds(collector):
     stranger.unlink()
     assert_proven(collector)
     wait_until(lambda: not os.listdir(collector.state / "retired"), "the log to take it over")
+    assert json.loads(ask(collector.state, "/status.json"))["retired_parts"] > 30
     assert collector.drain() == 0
     (event,) = removed(collector)
     gone = {hour: parts for hour, parts in before.items() if hour not in after and hour != oldest}
