@@ -58,6 +58,29 @@ EVENTS: Final[Mapping[str, Event]] = {
             "connection": "number of the connection that was open",
         },
     ),
+    "settings.reloaded": Event(
+        "info",
+        "SIGHUP came: settings and secrets were read again, and what has changed is in force.",
+        {
+            "changed": "settings and secrets that are others now; empty: none",
+            "decoders": "kept, or rolled: replaced one after the other, each when its work is staged",
+        },
+    ),
+    "settings.waiting": Event(
+        "warning",
+        "Some settings that were changed want another connection or start: the old ones stay in force.",
+        {"changed": "which ones", "remedy": "what to do"},
+    ),
+    "settings.refused": Event(
+        "error",
+        "SIGHUP came, and what is given now cannot be used: all of the old settings stay in force.",
+        {"reason": "every fault"},
+    ),
+    "decoders.rolled": Event(
+        "info",
+        "Every decoder that was to be replaced is; the connection was not touched.",
+        {"decoders": "number of processes", "duration_s": "since settings.reloaded"},
+    ),
     "run.stopped": Event(
         "info",
         "The collector ends.",

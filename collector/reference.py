@@ -13,6 +13,7 @@ from typing import Final
 
 from collector.events import EVENTS
 from collector.explanations import EXPLANATIONS, Explanation, Kind
+from collector.given import LIVE
 from collector.metrics import METRICS
 from collector.settings_kinds import Spec, format_value
 from collector.settings_table import SECTIONS, SPECS, environment_name
@@ -28,6 +29,10 @@ all reported at once; the exit code is 2.
 
 `livestream-collector init` writes a file with all of them; `config show` shows the settings in effect and
 where each comes from; `check` tries them out without taking the connection.
+
+SIGHUP (`systemctl reload`) has a run read all layers and the files of secrets again. Settings marked *Reload*
+are then in force, without touching the connection; the event `settings.waiting` names others that were
+changed. With any fault everything stays as it was (`settings.refused`).
 
 ```toml
 [stream]
@@ -156,6 +161,7 @@ def _setting_row(key: str, spec: Spec) -> str:
     default = "" if spec.default in (None, ()) else f"`{format_value(spec.kind, spec.default)}`"
     allowed = spec.allowed().replace("|", "\\|")
     flag = f" Flag `{spec.flag}`." if spec.flag else ""
+    flag += " *Reload.*" if key in LIVE else ""
     return f"| `{key}`<br>`{environment_name(key)}` | {default} | {allowed} | {spec.doc}{flag} |"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 from collector import __version__, cli, telemetry
 from collector.errors import ExitCode, StorageError
+from collector.hangup import Hangup
 from collector.storage.recovery import WaysOn
 
 URL = "http://127.0.0.1:1/api/1/stream/shop"
@@ -49,6 +51,14 @@ class FakeCommand:
         if self.raises is not None:
             raise self.raises
         return self.code
+
+
+@pytest.fixture(autouse=True)
+def _own_hangups():
+    """``run`` catches the signal for the whole process."""
+    before = signal.getsignal(signal.SIGHUP)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture(autouse=True)
@@ -116,6 +126,9 @@ def test_run_gets_settings_and_credentials(monkeypatch, tmp_path):
     assert (settings.parts.max_age_s, settings.reconnect.wait_s) == (1, 2)
     assert settings.log.format == "json"
     assert credentials.token.reveal() == "canary-token-cli"
+    assert command.named.pop("layers").load().settings == settings, "read again, it is the same"
+    assert signal.getsignal(signal.SIGHUP) is not signal.SIG_DFL, "which would end it"
+    assert isinstance(command.named.pop("hangup"), Hangup)
     assert command.named == {
         "stop_after_hits": 10,
         "stop_after_s": 1.5,

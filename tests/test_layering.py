@@ -33,6 +33,7 @@ RANKS = {
     "metrics": 2,
     "proxy": 2,
     "given": 2,
+    "hangup": 0,
     "settings_text": 2,
     "core": 1,
     "storage": 2,

@@ -57,8 +57,11 @@ def _run(
 
     Every refusal is ridden out, and every request waits for the floor.
 
-    SIGTERM and SIGINT drain and exit 0; a second one exits at once.
+    SIGTERM and SIGINT drain and exit 0; a second one exits at once. SIGHUP reads the settings again.
     """
+    from collector.hangup import Hangup  # noqa: PLC0415
+
+    hangup = Hangup.catch()  # before what takes its time: its default would end the process
     from collector import telemetry  # noqa: PLC0415
     from collector.commands.run import run  # noqa: PLC0415
     from collector.given import Layers  # noqa: PLC0415
@@ -79,6 +82,8 @@ def _run(
     terminal = log_format is None and settings.log.format == "console" and is_terminal()
     code = run(
         given,
+        layers=layers,
+        hangup=hangup,
         stop_after_hits=stop_after_hits,
         stop_after_s=stop_after_s,
         terminal=terminal,

@@ -15,6 +15,7 @@ from collector.commands import facts
 from collector.coordinator.foundation import lay_foundation
 from collector.coordinator.notify import Notify
 from collector.coordinator.process import Companion, Coordinator
+from collector.coordinator.reload import Reload
 from collector.coordinator.retention import Retention
 from collector.coordinator.shipping import Shipping
 from collector.coordinator.site import serve_status
@@ -23,7 +24,8 @@ from collector.coordinator.token import token_source
 from collector.credentials import conceal_store_secrets, scrubbed_environment
 from collector.errors import CollectorError, ExitCode, StorageError
 from collector.escaping import printable, without_secrets
-from collector.given import Given
+from collector.given import Given, Layers
+from collector.hangup import Hangup
 from collector.ipc.child import forbid_core_dumps
 from collector.lake.plan import require_lake, ship_plan
 from collector.proxy import find_proxy
@@ -42,6 +44,8 @@ MOST_CHARACTERS: Final = 1000
 def run(
     given: Given,
     *,
+    layers: Layers,
+    hangup: Hangup,
     stop_after_hits: int | None,
     stop_after_s: float | None,
     terminal: bool,
@@ -76,6 +80,7 @@ def run(
             async def keep_token_fresh(_: Coordinator) -> None:
                 await tokens.keep_fresh()
 
+            reload = Reload(hangup, layers, given, tokens, telling=notify.reloading, terminal=terminal)
             coordinator = Coordinator(
                 settings,
                 foundation,
@@ -98,6 +103,7 @@ def run(
                     stop_after_hits=stop_after_hits,
                     stop_after_s=stop_after_s,
                     companions=[
+                        reload.watch,
                         serve_status,
                         *companions,
                         keep_token_fresh,

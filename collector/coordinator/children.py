@@ -7,6 +7,7 @@ before anybody waits for it, so that the next collector can end what this one le
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any, Final
 
 from collector.coordinator.foundation import Foundation
@@ -19,6 +20,10 @@ from collector.settings import Settings
 READER: Final = "reader"
 BLOCKS_PER_SEGMENT: Final = 4
 """At least: a segment that cannot hold its blocks would be made larger than it is counted."""
+
+
+def decoder_name(slot: int) -> str:
+    return f"decoder {slot}"
 
 
 class Children:
@@ -65,9 +70,19 @@ class Children:
             "mode": self.settings.output.mode,
             "kernel": self.settings.decode.kernel,
         }
+        privacy = self.privacy  # with the settings of this moment, however long the start takes
         child = await self._start(name, "collector.decoder.process", arguments, FromDecoder)
-        child.send(self.privacy)
+        child.send(privacy)
         return child
+
+    def take(self, settings: Settings, privacy: Privacy) -> None:
+        """For those that are started from now on."""
+        self.settings, self.privacy = settings, privacy
+
+    def forget(self, slots: Iterable[int]) -> None:
+        """There is no decoder any more in these."""
+        for slot in slots:
+            self.newest.pop(decoder_name(slot), None)
 
     async def _start(self, name: str, module: str, arguments: dict[str, object], incoming: Any) -> Child[Any]:
         flat = [text for key, value in arguments.items() for text in (f"--{key}", str(value))]

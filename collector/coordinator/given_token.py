@@ -15,7 +15,7 @@ from collector.coordinator.clock import now_us
 from collector.coordinator.token_source import LOOK_S, TokenError
 from collector.core.remedies import TokenFailure
 from collector.core.token_life import Announcements, expires_us
-from collector.credentials import Secret, SecretFileError, read_secret_file
+from collector.credentials import Credentials, Secret, SecretFileError, read_secret_file
 from collector.errors import RefusedError
 from collector.escaping import printable
 from collector.telemetry import log
@@ -70,6 +70,9 @@ class GivenToken:
             where = f"{printable(self._file)} still holds" if self._file else "LIVESTREAM_TOKEN is"
             raise TokenUnchangedError(f"{where} the token that was refused")
         return self._token.reveal()
+
+    def take(self, credentials: Credentials) -> None:
+        """A file is read anyway, and the environment of a process does not change."""
 
     async def keep_fresh(self) -> None:
         """Say in time that the token ends; a file is looked into now and then, as it may be a new one."""

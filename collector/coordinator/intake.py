@@ -136,6 +136,12 @@ class Intake:
         self.segments.free_kept = FREE_SEGMENTS_KEPT if keep else 0
         self._room_changed.set()
 
+    def bound(self, *, max_bytes: int | None, reserve_bytes: int) -> None:
+        """Other limits from now on, ``None``: the same; what is over them stays."""
+        self.segments.max_bytes = self.segments.max_bytes if max_bytes is None else max_bytes
+        self._reserve_bytes = reserve_bytes
+        self._room_changed.set()
+
     def stop(self) -> None:
         """The reader's end is meant from now on."""
         self._stopping = True

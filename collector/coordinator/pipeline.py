@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Awaitable, Callable, Collection, Iterable
+from functools import partial
 
 import numpy as np
 
+from collector.coordinator.children import decoder_name
 from collector.coordinator.committer import STORAGE_RETRY_S, Committer
 from collector.coordinator.supervisor import Child, delay_of_successor_s
 from collector.core.batching import Batching, BatchLimits, Commit, LostShare
@@ -59,6 +61,16 @@ class Pipeline:
         self._done = done
         self._decoders = decoders
         self._numbers = itertools.count(1)
+        self._slots: dict[int, int] = {}
+        """Of every decoder, by its number; also of one that is being started."""
+        self._kept: set[int] = set()
+        """Slots that are filled again when their decoder dies."""
+        self._old: set[int] = set()
+        """Numbers of those that get no new batch."""
+        self._news = asyncio.Event()
+        self._came_up = False
+        """A decoder did, so others can: one that dies at its first start is tried again."""
+        self._group: asyncio.TaskGroup
         self._children: dict[int, Child[FromDecoder]] = {}
         self._meant_to_die: dict[int, list[LostShare]] = {}
         """With what they may have in the staging folder."""
@@ -86,9 +98,51 @@ class Pipeline:
     async def run(self) -> None:
         """Until cancelled. *Raises* whatever ends the collector: a defect, storage, a failing child."""
         async with asyncio.TaskGroup() as group:
-            for slot in range(1, self._decoders + 1):
-                group.create_task(self._keep_decoder(slot))
+            self._group = group
+            self._fill_slots()
             await self._failure
+
+    def _fill_slots(self) -> None:
+        for slot in set(range(1, self._decoders + 1)) - self._kept:
+            self._kept.add(slot)
+            self._group.create_task(self._keep_decoder(slot))
+
+    async def roll(self, decoders: int, *, everyone: bool) -> None:
+        """From now on so many, and with ``everyone`` others: one after the other, each when it is done.
+
+        What an old one has in hand it finishes and stages; a batch that begins from now on is run by new ones
+        alone. Returns when these are there. One call at a time.
+        """
+        self._decoders = decoders
+        old = {number: slot for number, slot in self._slots.items() if everyone or slot > decoders}
+        self._old.update(old)
+        self.batching.retire(old)
+        self._fill_slots()
+        self._pump()
+        for number, slot in old.items():
+            await self._until(partial(self._is_done, number))
+            if (child := self._children.get(number)) is not None:
+                self._meant_to_die.setdefault(number, [])
+                child.kill()
+            await self._until(partial(self._is_replaced, number, slot))
+
+    def _is_done(self, number: int) -> bool:
+        if number not in self._slots:
+            return True
+        busy = self._connections_decoder == number or not self.batching.is_free(number)
+        return number in self._children and not busy
+
+    def _is_replaced(self, number: int, slot: int) -> bool:
+        if number in self._slots:
+            return False
+        if slot > self._decoders:
+            return slot not in self._kept
+        return any(self.batching.is_ready(number) for number, at in self._slots.items() if at == slot)
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            self._news.clear()
+            await self._news.wait()
 
     def accepted(self, blocks: tuple[Block, ...]) -> None:
         for block in blocks:
@@ -121,6 +175,7 @@ class Pipeline:
             return await self._connections
         finally:
             self._connections = self._connections_order = self._connections_decoder = None
+            self._news.set()
 
     def stop(self) -> None:
         """Deaths from now on are meant."""
@@ -129,10 +184,11 @@ class Pipeline:
     # ------------------------------------------------------------ one decoder
 
     async def _keep_decoder(self, slot: int) -> None:
-        intensity = RestartIntensity()
-        while True:
+        intensity = RestartIntensity(was_ready=self._came_up)
+        while slot <= self._decoders:
             number = next(self._numbers)
-            child = await self._start_decoder(f"decoder {slot}")
+            self._slots[number] = slot
+            child = await self._start_decoder(decoder_name(slot))
             self._children[number] = child
             try:
                 await self._listen(number, child, intensity)
@@ -141,8 +197,11 @@ class Pipeline:
                 raise
             finally:
                 death = await child.reap()  # before anybody else gets its work
-                del self._children[number]
+                del self._children[number], self._slots[number]
+                self._old.discard(number)
             await self._replace(number, child.name, death, intensity)
+        self._kept.discard(slot)
+        self._news.set()
 
     async def _replace(self, number: int, name: str, death: Death, intensity: RestartIntensity) -> None:
         if self._stopping:
@@ -172,7 +231,7 @@ class Pipeline:
         while (message := await child.receive()) is not None and number not in self._meant_to_die:
             match message:
                 case Ready():
-                    intensity.was_ready = True
+                    intensity.was_ready = self._came_up = True
                     self._ready(number, child, message)
                 case Poisoned():
                     self._poison.found(message.seq, message.lines)
@@ -198,7 +257,8 @@ class Pipeline:
         self.plain = message.plain
         if message.plain:
             log("decoder.plain", name=child.name, reason=message.plain)
-        self.batching.decoder_ready(number)
+        if number not in self._old:
+            self.batching.decoder_ready(number)
         self._send_connections_order()
 
     def _answer(self, child: Child[FromDecoder], claims: Claims) -> None:
@@ -232,9 +292,10 @@ class Pipeline:
     # ------------------------------------------------------------ connections parts
 
     def _send_connections_order(self) -> None:
-        if self._connections_order is None or self._connections_decoder is not None or not self._children:
+        able = self._children.keys() - self._old
+        if self._connections_order is None or self._connections_decoder is not None or not able:
             return
-        self._connections_decoder = min(self._children)
+        self._connections_decoder = min(able)
         self._children[self._connections_decoder].send(self._connections_order)
 
     def _connections_staged(self, message: Staged | NoSpace) -> None:
@@ -263,6 +324,7 @@ class Pipeline:
 
     def _pump(self) -> None:
         """Carry out all that can be done now."""
+        self._news.set()
         if self._over:
             return
         self._carry_out()

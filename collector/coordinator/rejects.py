@@ -48,6 +48,10 @@ class RejectsAlarm:
         elif transition is Transition.CLEARED:
             log("rejects.cleared", ratio=watch.ratio, duration_s=now_s - (raised_s or now_s))
 
+    def forget(self) -> None:
+        """The newest ones: how they begin may not be shown any more."""
+        self.newest.clear()
+
     def _keep(self, done: BlockDone) -> None:
         at_us = now_us() if done.first_rejects else 0
         for reject in done.first_rejects:

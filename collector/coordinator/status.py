@@ -105,7 +105,7 @@ class StatusBook:
 
     async def _see_room(self) -> None:
         at = self._coordinator
-        folder, reserve_bytes = at.settings.output.folder, self._disk.reserve_bytes
+        folder, reserve_bytes = at.settings.output.folder, at.settings.journal.reserve_bytes
         try:
             free, total = await asyncio.to_thread(
                 lambda: (min(map(DISK.free_bytes, at.foundation.watched)), DISK.total_bytes(folder))

@@ -134,6 +134,11 @@ class OAuthToken:
                     raise
                 return lease.token.reveal()
 
+    def take(self, credentials: Credentials) -> None:
+        """The token in hand stays: the next one is asked for with these."""
+        if credentials.client_secret is not None:
+            self.client_secret = credentials.client_secret
+
     async def keep_fresh(self) -> None:
         """Renew each token when it is due, until cancelled, so that no reconnect waits for it.
 

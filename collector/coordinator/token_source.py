@@ -9,6 +9,7 @@ from typing import Final, Literal, Protocol
 
 from collector.core.reconnect_events import TokenFailed
 from collector.core.remedies import TokenFailure, token_in_words
+from collector.credentials import Credentials
 from collector.errors import CollectorError
 from collector.escaping import printable, without_secrets
 
@@ -38,6 +39,9 @@ class TokenSource(Protocol):
 
         *Raises* ``TokenError``.
         """
+
+    def take(self, credentials: Credentials) -> None:
+        """Use these secrets for the next token, where they can be others."""
 
     async def keep_fresh(self) -> None:
         """Renew it when it is due, or say in time that nobody does; until cancelled."""

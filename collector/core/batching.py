@@ -10,7 +10,7 @@ decoder takes only its unstaged shares.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -55,7 +55,7 @@ class Batching:
     """Pure: the only clock is ``now_s``, any monotonic second count."""
 
     def __init__(self, limits: BatchLimits, before: Totals, batch_before: tuple[int, int]) -> None:
-        self._limits = limits
+        self.limits = limits
         self._before = before
         self._batch_before = batch_before
         self._waiting: deque[Block] = deque()
@@ -103,7 +103,7 @@ class Batching:
     def next_close_s(self) -> float | None:
         """When the open batch is old enough to close; ``None`` while none is open."""
         batch = self._open()
-        return None if batch is None else batch.opened_at_s + self._limits.max_age_s
+        return None if batch is None else batch.opened_at_s + self.limits.max_age_s
 
     # ------------------------------------------------------------ what happened
 
@@ -112,6 +112,20 @@ class Batching:
 
     def decoder_ready(self, decoder: int) -> None:
         self._decoders.add(decoder)
+
+    def retire(self, decoders: Iterable[int]) -> None:
+        """They finish what they have, and get nothing of a batch that begins from now on."""
+        if retired := self._decoders.intersection(decoders):
+            self._decoders -= retired
+            self.close()
+
+    def is_ready(self, decoder: int) -> bool:
+        """It gets blocks."""
+        return decoder in self._decoders
+
+    def is_free(self, decoder: int) -> bool:
+        """Whatever it had in hand is staged."""
+        return all(share.owner != decoder for share in self._unstaged())
 
     def decoder_died(self, decoder: int) -> tuple[LostShare, ...]:
         """Its unstaged shares go to others."""
@@ -285,9 +299,9 @@ class Batching:
         batch = self._open()
         if batch is None:
             return
-        old = now_s - batch.opened_at_s >= self._limits.max_age_s
+        old = now_s - batch.opened_at_s >= self.limits.max_age_s
         hole = bool(self._waiting) and self._waiting[0].seq != batch.last + 1 and batch.last > 0
-        if old or hole or batch.bytes >= self._limits.max_bytes or len(batch.hours) > MAX_HOURS:
+        if old or hole or batch.bytes >= self.limits.max_bytes or len(batch.hours) > MAX_HOURS:
             batch.closed = True
 
     # ------------------------------------------------------------ looking things up

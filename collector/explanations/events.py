@@ -22,6 +22,21 @@ ADVICE: Final[Mapping[str, Advice]] = {
         "Nothing to do for the data. If nobody stopped it so, look at the system's log for the reason.",
         ("exit 137",),
     ),
+    "settings.waiting": Advice(
+        ("a setting of stream, auth, reconnect, tls, proxy, output, state or the like was changed",),
+        "Restart when it suits. Until then it goes on with the old values, so nothing must be done now.",
+        ("settings.reloaded",),
+    ),
+    "settings.refused": Advice(
+        (
+            "a slip in the settings file",
+            "a secret's file is gone, empty, or open to others",
+            "privacy.hash was set without its key",
+        ),
+        "Mend what its reason names, try it with `livestream-collector check`, and send SIGHUP again. Before"
+        " that a restart would fail with exit code 2.",
+        ("exit 2", "settings.reloaded"),
+    ),
     "run.stopped": Advice((), "", ("exit 0", "exit 3", "exit 4", "exit 6")),
     "connection.waited": Advice((), "", ("waiting", "409", "503")),
     "connection.closed": Advice((), "", ("drained",)),

@@ -400,3 +400,134 @@ async def test_what_a_dead_decoder_had_staged_is_forgotten_when_claims_are_void(
     assert stage.commits.forgotten == ["1-1-1-", "1-1-2-", "1-1-3-"]
     (order,) = stage.decoders[2].orders(Decode)
     assert (order.attempt, set(order.poison)) == (4, {1})
+
+
+# ---------------------------------------------------------------- rolled
+
+
+def staged(decoder: Decoder, rows: int) -> Staged:
+    order = decoder.orders(Stage)[-1]
+    return Staged(order.batch, order.share, order.attempt, (), rows, 0, 0)
+
+
+async def let_die(stage: Rehearsal, decoder: Decoder) -> None:
+    """A killed one is heard to be gone."""
+    decoder.die()
+    await stage.settled()
+
+
+@play(decoders=2)
+async def test_decoders_are_rolled_one_after_the_other_when_their_work_is_staged(stage):
+    """The next is not touched before the successor of the first is up; new batches wait for new ones."""
+    first, second = stage.decoders
+    stage.pipeline.accepted((block(1), block(2)))
+    roll = asyncio.create_task(stage.pipeline.roll(2, everyone=True))
+    await stage.settled()
+    stage.pipeline.accepted((block(3),))
+    assert not first.killed
+    for decoder, seq in ((first, 1), (second, 2)):
+        decoder.says.put_nowait(claims(seq))
+        decoder.says.put_nowait(done(seq))
+    await stage.settled()
+    first.says.put_nowait(staged(first, 5))
+    await stage.settled()
+    assert (first.killed, second.killed) == (True, False)
+    stage.come_up = False
+    await let_die(stage, first)
+    third = stage.decoders[2]
+    assert third.name == first.name
+    second.says.put_nowait(staged(second, 5))
+    await stage.settled()
+    assert stage.commits.batches == [(1, 2)]
+    assert not second.killed, "the first one's successor is not up yet"
+    stage.come_up = True
+    third.says.put_nowait(Ready(1))
+    await stage.settled()
+    assert second.killed
+    assert [order.block.seq for order in third.orders(Decode)] == [3]
+    assert not roll.done()
+    await let_die(stage, second)
+    assert roll.done()
+    assert [order.block.seq for order in first.orders(Decode) + second.orders(Decode)] == [1, 2]
+
+
+@play(decoders=2)
+async def test_one_that_dies_while_it_is_rolled_is_replaced_like_any_other(stage):
+    """Its share runs again, on a new one: whole."""
+    first, second = stage.decoders
+    stage.pipeline.accepted((block(1), block(2)))
+    roll = asyncio.create_task(stage.pipeline.roll(2, everyone=True))
+    await stage.settled()
+    await let_die(stage, first)
+    third = stage.decoders[2]
+    assert [(order.block.seq, order.attempt) for order in third.orders(Decode)] == [(1, 2)]
+    await let_die(stage, second)
+    await stage.settled()
+    assert roll.done()
+    assert len(stage.decoders) == 4
+
+
+@play(decoders=2)
+async def test_one_that_dies_before_its_turn_is_not_waited_for(stage):
+    """Its successor has the new settings already."""
+    first, second = stage.decoders
+    stage.pipeline.accepted((block(1),))
+    roll = asyncio.create_task(stage.pipeline.roll(2, everyone=True))
+    await stage.settled()
+    await let_die(stage, second)
+    assert not roll.done()
+    await let_die(stage, first)
+    assert roll.done()
+    assert len(stage.decoders) == 4
+
+
+@play(decoders=3)
+async def test_fewer_decoders_end_the_last_ones_and_more_start_others(stage):
+    """Nobody else is touched."""
+    roll = asyncio.create_task(stage.pipeline.roll(1, everyone=False))
+    await stage.settled()
+    for decoder in stage.decoders[1:]:
+        assert decoder.killed
+        await let_die(stage, decoder)
+    assert roll.done()
+    assert not stage.decoders[0].killed
+    assert len(stage.decoders) == 3
+    await stage.pipeline.roll(2, everyone=False)
+    await stage.settled()
+    assert [decoder.name for decoder in stage.decoders[3:]] == ["decoder 2"]
+
+
+@play(decoders=1)
+async def test_one_that_is_still_starting_is_rolled_too(stage):
+    """It was started with the old settings, so it gets no block when it comes up."""
+    stage.come_up = False
+    await let_die(stage, stage.decoders[0])
+    starting = stage.decoders[1]
+    roll = asyncio.create_task(stage.pipeline.roll(1, everyone=True))
+    await stage.settled()
+    starting.says.put_nowait(Ready(1))
+    stage.pipeline.accepted((block(1),))
+    await stage.settled()
+    assert starting.killed
+    assert starting.orders(Decode) == []
+    stage.come_up = True
+    await let_die(stage, starting)
+    assert roll.done()
+    assert [order.block.seq for order in stage.decoders[2].orders(Decode)] == [1]
+
+
+@play(decoders=1)
+async def test_rows_of_connections_are_finished_before_their_decoder_is_rolled(stage):
+    """The order is one decoder's, and it would wait for ever."""
+    (first,) = stage.decoders
+    rows = asyncio.create_task(stage.pipeline.stage_connections(CONNECTIONS))
+    await stage.settled()
+    roll = asyncio.create_task(stage.pipeline.roll(1, everyone=True))
+    await stage.settled()
+    assert not first.killed
+    first.says.put_nowait(Staged(1, 0, 0, (), 1, 0, 0))
+    await stage.settled()
+    assert rows.done()
+    assert first.killed
+    await let_die(stage, first)
+    assert roll.done()

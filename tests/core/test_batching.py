@@ -332,3 +332,54 @@ def test_every_block_is_committed_once_in_order_whatever_dies(seed: int, decoder
         else:
             batching.block_done(done(message.block.seq))
     assert [seq for first, last in ranges for seq in range(first, last + 1)] == list(range(1, blocks + 1))
+
+
+# ---------------------------------------------------------------- decoders that are replaced
+
+
+def test_a_retired_decoder_finishes_what_it_has_and_gets_no_new_batch():
+    """The open batch closes, so that nothing of the next one goes through old hands."""
+    batching = fresh(decoders=2)
+    for seq in (1, 2, 3):
+        batching.accepted(block(seq))
+    assert decodes(batching.orders(0)) == [(1, 1), (2, 2), (1, 3)]
+    batching.retire([1, 2])
+    batching.accepted(block(4))
+    assert batching.orders(0) == []
+    for seq in (1, 2, 3):
+        batching.block_done(done(seq))
+    orders = batching.orders(0)
+    assert [decoder for decoder, _ in stages(orders)] == [1, 2]
+    assert decodes(orders) == []
+    assert not batching.is_free(1)
+    for _, stage in stages(orders):
+        counts = Totals(0, 6, 2, 2) if stage.share == 1 else Totals(0, 3, 1, 1)
+        batching.staged(staged(stage, counts))
+    assert batching.is_free(1)
+    assert batching.is_free(2)
+    assert len(commits(batching.orders(0))) == 1
+    batching.decoder_ready(3)
+    assert decodes(batching.orders(0)) == [(3, 4)]
+
+
+def test_a_share_of_a_retired_decoder_that_dies_goes_to_a_new_one():
+    """Even while its batch is the old one: a share is run whole, by one."""
+    batching = fresh(decoders=2)
+    for seq in (1, 2):
+        batching.accepted(block(seq))
+    batching.orders(0)
+    batching.retire([1, 2])
+    batching.decoder_died(1)
+    assert batching.orders(0) == []
+    batching.decoder_ready(3)
+    assert decodes(batching.orders(0)) == [(3, 1)]
+
+
+def test_retiring_nobody_closes_nothing():
+    """More decoders are no reason for a smaller part."""
+    batching = fresh(decoders=1)
+    batching.accepted(block(1))
+    batching.orders(0)
+    batching.retire([])
+    batching.block_done(done(1))
+    assert batching.orders(0) == []
