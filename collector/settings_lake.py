@@ -1,4 +1,4 @@
-"""The part of the table of settings about committed parts: ``[retention]``, ``[ship]`` and ``[table]``.
+"""The part of the table of settings about committed parts: ``[retention]``, ``[ship]``, ``[table]`` and ``[compact]``.
 
 Imported by the table of settings.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Literal
 
-from collector.settings_kinds import MIB, TIB, Kind, setting
+from collector.settings_kinds import GIB, MIB, TIB, Kind, setting
 
 
 def _age(what: str, folder: str) -> Any:
@@ -90,4 +90,41 @@ class Table:
         "Of Iceberg: `sqlite:////path/to/catalog.db`, or the name of a catalog in PyIceberg's own "
         "configuration (`PYICEBERG_CATALOG__NAME__URI` and so on, or `~/.pyiceberg.yaml`), which was not "
         "tried. By default `_tables/catalog.db` in the output folder.",
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Compact:
+    """The command `compact`."""
+
+    lateness_s: float = setting(
+        Kind.SECONDS,
+        7200.0,
+        "An hour is compacted once it has been over for this long.",
+        minimum=0,
+        maximum=31_622_400,
+        flag="--older-than",
+    )
+    engine: Literal["duckdb", "spark"] = setting(
+        Kind.CHOICE,
+        "duckdb",
+        "What looks for resends: `duckdb` in this process, or `spark`, the cluster that `SPARK_REMOTE` or "
+        "`SPARK_MASTER` names, else local mode.",
+        choices=("duckdb", "spark"),
+        flag="--engine",
+    )
+    memory_bytes: int = setting(
+        Kind.SIZE,
+        GIB,
+        "What the command may use; the rest waits on the disk.",
+        minimum=512 * MIB,
+        maximum=TIB,
+        flag="--memory",
+    )
+    file_bytes: int = setting(
+        Kind.SIZE,
+        GIB,
+        "An hour becomes as many files of about this size as it needs.",
+        minimum=MIB,
+        maximum=TIB,
     )

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, get_type_hints
 
 from collector.settings_kinds import GIB, KIB, MIB, TIB, Kind, Spec, setting
-from collector.settings_lake import Retention, Ship, Table
+from collector.settings_lake import Compact, Retention, Ship, Table
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -357,6 +357,7 @@ class Settings:
     query: Query
     ship: Ship
     table: Table
+    compact: Compact
     log: Log
 
 

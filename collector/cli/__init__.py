@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Final, NoReturn
 
 # In the order in which --help lists them.
-from collector.cli import setting_up, collecting, keeping, querying, explaining  # isort: skip
+from collector.cli import setting_up, collecting, keeping, compacting, querying, explaining  # isort: skip
 from collector.cli.app import app
 from collector.cli.completion import refuse_unknown_shell
 from collector.cli.options import PROGRAM
@@ -20,9 +20,9 @@ from collector.credentials import refuse_secret_arguments
 from collector.errors import CollectorError, ConfigurationError, ExitCode
 from collector.escaping import defect_in_words, printable, without_secrets
 
-__all__ = ["collecting", "explaining", "keeping", "main", "querying", "setting_up"]
+__all__ = ["collecting", "compacting", "explaining", "keeping", "main", "querying", "setting_up"]
 
-_EXTRAS: Final = {"duckdb": "query"}
+_EXTRAS: Final = {"duckdb": "query", "ibis": "lake", "pyspark": "spark"}
 """Optional packages, and the extra that brings each."""
 
 _MORE_TO_SAY: Final = frozenset(ExitCode) - {ExitCode.DONE, ExitCode.CONFIGURATION}

@@ -72,6 +72,10 @@ class Collected:
 
     root: Path
     watcher: Unwatched = field(default_factory=Unwatched)
+    instance: str = INSTANCE
+    name: str = STREAM
+    """Of the state folder; several collectors may share the output folder."""
+    collected_at_us: int = COLLECTED_AT_US
 
     @property
     def output(self) -> Path:
@@ -79,13 +83,13 @@ class Collected:
 
     @property
     def state(self) -> StateFolder:
-        return StateFolder(self.output / ".state" / STREAM)
+        return StateFolder(self.output / ".state" / self.name)
 
     # ------------------------------------------------------------ making it
 
     def make(self) -> None:
         self.state.make(DISK)
-        self.append(Made(INSTANCE, STREAM, STREAM, COLLECTED_AT_US))
+        self.append(Made(self.instance, STREAM, STREAM, COLLECTED_AT_US))
 
     def append(self, *entries: Entry) -> None:
         log = CommitLog.open(DISK, self.state.commit_log)
@@ -119,14 +123,14 @@ class Collected:
         ledger = self.ledger()
         first = ledger.last_block + 1
         index = ResendIndex(RunSet(DISK, self.state.ids, RunLimits(10**12, 10**9)))
-        identity = PartIdentity(INSTANCE, STREAM)
+        identity = PartIdentity(self.instance, STREAM)
         made = [
             Share(DISK, self.state.staging, identity, batch=first, share=number, attempt=1)
             for number in range(1, shares + 1)
         ]
         counts = []
         for at, lines in enumerate(blocks):
-            block, decoded = _decoded(lines, first + at, connection)
+            block, decoded = self._decoded(lines, first + at, connection)
             drop = _answer(index, first, block, decoded)
             done = made[at % shares].add(decoded, drop, seq=block.seq, connection=connection)
             counted = (done.rows, done.resends, done.rejects, block.collected_at_us)
@@ -206,16 +210,16 @@ class Collected:
         self.state.commit_log.with_name("commit.log.acknowledged").unlink()
         self.append(*entries)
 
+    def _decoded(self, lines: Sequence[bytes], seq: int, connection: int) -> tuple[Block, Decoded]:
+        payload = b"".join(line + b"\n" for line in lines)
+        at_us = self.collected_at_us + seq * 1_000_000
+        size, flags = len(payload), BlockFlag.UNBOUNDED
+        block = Block(seq, 1, 4160, size, len(lines), connection, flags, at_us, seq * 1000)
+        return block, decode_block(payload, block, instance=self.instance)
+
     def copy_to(self, root: Path) -> Collected:
         shutil.copytree(self.root, root, symlinks=True)
         return Collected(root)
-
-
-def _decoded(lines: Sequence[bytes], seq: int, connection: int) -> tuple[Block, Decoded]:
-    payload = b"".join(line + b"\n" for line in lines)
-    at_us = COLLECTED_AT_US + seq * 1_000_000
-    block = Block(seq, 1, 4160, len(payload), len(lines), connection, BlockFlag.UNBOUNDED, at_us, seq * 1000)
-    return block, decode_block(payload, block, instance=INSTANCE)
 
 
 def _answer(index: ResendIndex, batch: int, block: Block, decoded: Decoded) -> np.ndarray:

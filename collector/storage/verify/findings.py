@@ -32,6 +32,7 @@ class Kind(enum.StrEnum):
     INDEX = "resend-index"
     JOURNAL = "journal"
     RETIRED = "retired-record"
+    COMPACTION = "compaction-record"
     REMOTE_MISSING = "missing-in-store"
     REMOTE = "other-in-store"
 
@@ -55,6 +56,7 @@ REMEDIES: Final[dict[Kind, str]] = {
     Kind.LOG: _REBUILD,
     Kind.INDEX: f"{_RESTORE}, or stop the collector and remove it: resends of its hits are then kept",
     Kind.RETIRED: "let who wrote it write it again",
+    Kind.COMPACTION: f"{_RESTORE}: without it nobody knows which compacted files there have to be",
     Kind.REMOTE_MISSING: "while the local part is there: move STATE/ship/progress away and ship again",
     Kind.REMOTE: "move the object away, then STATE/ship/progress, and ship again from the local part",
     Kind.JOURNAL: "restore it from a copy: what is in it was accepted and is nowhere else",

@@ -19,6 +19,7 @@ from collector.storage.archive import all_entries
 from collector.storage.fs import Disk
 from collector.storage.layout import StateFolder, below_state
 from collector.storage.verify.chain import Chain, Decided, batch_name, files_of
+from collector.storage.verify.compacted import CompactedFiles
 from collector.storage.verify.findings import Finding, Kind, Report, shortened
 from collector.storage.verify.lines import COUNTED, BatchLines
 from collector.storage.verify.parts import Checked, Place, check_file, expected_metadata, places_of
@@ -64,9 +65,12 @@ def verify(
             f"{state.root} is of stream {chain.stream!r}, not of {stream!r}; give another --state or --stream"
         )
     proof = _Proof(disk, state=state, output=output, report=report, chain=chain, watcher=watcher)
-    watcher.begun(total_bytes)
+    visible = look(disk, output, chain.stream, chain.instance)
+    compacted = CompactedFiles(disk, output, chain.stream, report)
+    watcher.begun(total_bytes + compacted.bytes)
     proof.read_lists(listed)
-    proof.check_committed(look(disk, output, chain.stream, chain.instance))
+    proof.check_committed(visible)
+    proof.check_compacted(compacted, visible)
     proof.check_resends()
     report.findings += check_runs(disk, state)
     _note_uncommitted(disk, report, journals_of(state, chain.instance), chain)
@@ -138,6 +142,18 @@ class _Proof:
         self._report.findings.append(
             Finding(Kind.RESEND, str(self._state.resends), found, "a row for each of their ids")
         )
+
+    # ------------------------------------------------------------ compacted files
+
+    def check_compacted(self, compacted: CompactedFiles, visible: Visible) -> None:
+        """Rows that are in parts no more may be in these."""
+
+        def take(place: Place) -> None:
+            self._resends.meet(place.high, place.low)
+
+        ids = len(self._resends) > 0
+        whole = compacted.check(visible.compacted, ids=ids, take=take, progress=self._watcher.advanced)
+        self._rows_unread |= not whole
 
     # ------------------------------------------------------------ committed files
 

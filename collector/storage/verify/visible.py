@@ -30,7 +30,9 @@ class Visible:
     ours: set[str] = field(default_factory=set)
     """Parts that say in their name that this instance made them."""
     others: dict[str, int] = field(default_factory=dict)
-    """How many files by who made them: another instance, or a compaction."""
+    """How many files by which other instance made them."""
+    compacted: set[str] = field(default_factory=set)
+    """Files that say in their name that a compaction made them."""
     stray: list[str] = field(default_factory=list)
     """Files that a query of this stream would meet and that no collector made."""
     beside: list[str] = field(default_factory=list)
@@ -80,6 +82,6 @@ def _sort(visible: Visible, path: str, instance: str) -> None:
     elif part is not None:
         visible.others[f"instance {part[0]}"] = visible.others.get(f"instance {part[0]}", 0) + 1
     elif _COMPACT.fullmatch(name):
-        visible.others["a compaction"] = visible.others.get("a compaction", 0) + 1
+        visible.compacted.add(path)
     else:
         visible.stray.append(path)
