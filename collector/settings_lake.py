@@ -1,4 +1,4 @@
-"""The part of the table of settings about committed parts: ``[retention]``, ``[ship]``, ``[table]`` and ``[compact]``.
+"""The part of the table of settings about committed parts: ``[retention]``, ``[ship]`` and so on.
 
 Imported by the table of settings.
 """
