@@ -20,6 +20,7 @@ from collector.escaping import printable
 from collector.lake.compact import Compaction, HourDone, Outcome, Rules
 from collector.lake.engines import DuckDbEngine, Engine, SparkEngine
 from collector.lake.inventory import hour_name
+from collector.lake.plan import ship_plan
 from collector.settings import Settings
 from collector.storage.compacted import CompactionFolder
 from collector.storage.fs import DISK
@@ -45,7 +46,12 @@ def run(settings: Settings, states: Sequence[Path], *, dry_run: bool = False) ->
         mode=settings.output.mode,
     )
     compaction = Compaction(
-        DISK, output, rules, [*states, *_configured(settings)], lambda: time.time_ns() // 1000
+        DISK,
+        output,
+        rules,
+        states=[*states, *_configured(settings)],
+        shipping=ship_plan(settings),
+        now_us=lambda: time.time_ns() // 1000,
     )
     if dry_run:
         _say_plan(compaction, compaction.survey())

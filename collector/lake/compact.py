@@ -24,14 +24,16 @@ from numpy.typing import NDArray
 from collector import __version__
 from collector.core.compaction import HourFile, Plan, compact_names, compaction_id, files_wanted, plan
 from collector.core.messages import FileKind, StagedFile
+from collector.core.shipping import ShipPlan
 from collector.decoder.partfile import PartFile
 from collector.decoder.schema import HITS_SCHEMA
 from collector.errors import ConfigurationError, DamagedError, InUseError, VerificationError
+from collector.lake.elsewhere import Elsewhere
 from collector.lake.engines import Engine
 from collector.lake.inventory import Inventory, hour_folder, hour_name, take_inventory
 from collector.lake.places import ChangedError, Checked, write_places
 from collector.lake.reorder import Order, in_order, sizes_of, take_order
-from collector.lake.swap import finish, plan_of, replace
+from collector.lake.swap import Places, finish, plan_of, replace
 from collector.storage.compacted import CompactionFolder
 from collector.storage.fs import Disk
 from collector.storage.layout import SCHEMA_VERSION
@@ -98,14 +100,24 @@ class Compaction:
     """One stream of one output folder, ours alone until ``close``."""
 
     def __init__(
-        self, disk: Disk, output: Path, rules: Rules, states: Sequence[Path], now_us: Callable[[], int]
+        self,
+        disk: Disk,
+        output: Path,
+        rules: Rules,
+        *,
+        states: Sequence[Path],
+        shipping: ShipPlan | None,
+        now_us: Callable[[], int],
     ) -> None:
+        """``shipping``: what the settings say of stores and tables. *Raises* ConfigurationError."""
         self._disk = disk
         self._output = output
         self._rules = rules
         self._states = states
         self._now_us = now_us
         self._folder = CompactionFolder.of(output, rules.stream)
+        elsewhere = Elsewhere(disk, output, shipping)
+        self._places = Places(disk, self._folder, output, rules.mode, elsewhere)
         self._checked = Checked(disk, output)
         self._hours: dict[int, list[HourFile]] = {}
         self.inventory = Inventory()
@@ -117,7 +129,12 @@ class Compaction:
     def survey(self) -> Plan:
         """Reads only. *Raises* ConfigurationError, DamagedError, StorageError."""
         self.inventory = take_inventory(
-            self._disk, self._output, self._rules.stream, states=self._states, compaction=self._folder
+            self._disk,
+            self._output,
+            self._rules.stream,
+            states=self._states,
+            compaction=self._folder,
+            elsewhere=self._places.elsewhere,
         )
         self._hours = {}
         for file in sorted(self.inventory.files):
@@ -152,8 +169,7 @@ class Compaction:
 
         *Raises*: NoSpaceError, StorageError, ConfigurationError: what was done by then is done.
         """
-        finished = finish(self._disk, self._folder, self._output, self._rules.mode)
-        outcome = Outcome(finished)
+        outcome = Outcome(finish(self._places))
         self._clear_up()
         due = self.survey()
         if due.due:
@@ -207,7 +223,7 @@ class Compaction:
             return None
         outputs = self._written(hour, inputs, order, advanced)
         decided = plan_of(hour, inputs, outputs, order.doubles, self.inventory.states)
-        replace(self._disk, self._folder, self._output, decided, self._rules.mode)
+        replace(self._places, decided)
         self._hours[hour] = [
             HourFile(file.final, hour, file.sha256, file.size, file.rows, "") for file in outputs
         ]

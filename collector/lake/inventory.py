@@ -18,11 +18,13 @@ from typing import Final
 from collector.core.compaction import HourFile
 from collector.core.messages import FileKind, StagedFile
 from collector.errors import ConfigurationError, DamagedError, StorageError
+from collector.lake.elsewhere import Elsewhere
 from collector.storage.archive import all_entries
 from collector.storage.compacted import SUFFIX, CompactionFolder, KnownFile, hour_records
 from collector.storage.fs import Disk
 from collector.storage.layout import SCHEMA_VERSION, StateFolder
 from collector.storage.retired import read_retired, retired_records
+from collector.storage.shipped import ShipProgress, read_progress
 from collector.storage.verify.chain import Chain, files_of
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -42,6 +44,7 @@ class Collector:
     pending: set[str] = field(default_factory=set)
     """Decided and not committed, perhaps to be seen already."""
     retired: set[str] = field(default_factory=set)
+    shipped: ShipProgress | None = None
 
 
 @dataclass(slots=True)
@@ -57,7 +60,13 @@ class Inventory:
 
 
 def take_inventory(
-    disk: Disk, output: Path, stream: str, *, states: Sequence[Path], compaction: CompactionFolder
+    disk: Disk,
+    output: Path,
+    stream: str,
+    *,
+    states: Sequence[Path],
+    compaction: CompactionFolder,
+    elsewhere: Elsewhere,
 ) -> Inventory:
     """*Blocks* for one read of each log and one listing of each hour.
 
@@ -76,7 +85,7 @@ def take_inventory(
         name = path.rpartition("/")[2]
         part = _PART.fullmatch(name)
         if part is not None and part[1] in collectors:
-            _sort_part(found, collectors[part[1]], hour, path)
+            _sort_part(found, collectors[part[1]], hour, path, elsewhere)
         elif part is not None:
             found.left[f"instance {part[1]}, whose state folder was not found or read: give --state"] += 1
         elif path in recorded and path not in gone:
@@ -86,15 +95,17 @@ def take_inventory(
     return found
 
 
-def _sort_part(found: Inventory, collector: Collector, hour: int, path: str) -> None:
+def _sort_part(found: Inventory, collector: Collector, hour: int, path: str, elsewhere: Elsewhere) -> None:
     if path in collector.retired:
         found.left[f"instance {collector.instance}, retired and still there"] += 1
-    elif path in collector.committed:
+    elif path not in collector.committed:
+        found.unsettled.add(hour)
+    elif why := elsewhere.must_wait(collector.state, collector.shipped, path):
+        found.left[f"instance {collector.instance}, {why}"] += 1
+    else:
         part = collector.committed[path]
         made = HourFile(path, hour, part.sha256, part.size, part.rows, collector.instance)
         found.files.append(made)
-    else:
-        found.unsettled.add(hour)
 
 
 def _known(file: KnownFile, hour: int) -> HourFile:
@@ -151,7 +162,8 @@ def _read(disk: Disk, state: StateFolder) -> tuple[Collector, str]:
     decided_files = files_of(chain.pending) if chain.pending is not None else ()
     pending = {file.final for file in decided_files if file.kind is FileKind.HITS}
     retired |= chain.retired.keys()
-    return Collector(state, chain.instance, committed, pending, retired), chain.stream
+    shipped = read_progress(disk, state)
+    return Collector(state, chain.instance, committed, pending, retired, shipped), chain.stream
 
 
 def _retired_now(disk: Disk, state: StateFolder) -> Iterator[str]:

@@ -3,10 +3,11 @@
 Used by ``compact``, which holds the compaction's lock. The order, each step durable before the next:
 
 1. the plan: *the decision*; 2. ``retired/`` in the state folder of each replaced part; 3. the new files get
-their names; 4. the hour's record; 5. the old files go; 6. the plan goes.
+their names; 4. a table that lists the old ones lists the new ones instead; 5. the hour's record; 6. the old
+files go; 7. the plan goes.
 
 Invariant: no row is ever missing from what is to be seen, and a plan that is there is finished by
-``finish`` whatever happened. Between 3 and 5 rows are to be seen twice: a reader can tell two copies of a
+``finish`` whatever happened. Between 3 and 6 rows are to be seen twice: a reader can tell two copies of a
 row by what names it for ever, and could not tell that one is missing.
 """
 
@@ -14,11 +15,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from collector.core.compaction import HourFile, compaction_id
 from collector.core.messages import FileKind, StagedFile
 from collector.errors import StorageError
+from collector.lake.elsewhere import Elsewhere
 from collector.lake.inventory import hour_name
 from collector.storage.compacted import (
     CompactionFolder,
@@ -67,27 +70,41 @@ def plan_of(
     )
 
 
-def replace(disk: Disk, folder: CompactionFolder, output: Path, plan: PlanRecord, mode: int) -> None:
-    """The outputs are staged and durable. *Raises*: NoSpaceError, StorageError; then ``finish`` goes on."""
-    write_record(disk, folder.plan, plan)
-    _carry_out(disk, folder, output, plan, mode=mode, redo=False)
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where files are replaced."""
+
+    disk: Disk
+    folder: CompactionFolder
+    output: Path
+    mode: int
+    """Of the new ones."""
+    elsewhere: Elsewhere
 
 
-def finish(disk: Disk, folder: CompactionFolder, output: Path, mode: int) -> str:
+def replace(places: Places, plan: PlanRecord) -> None:
+    """The outputs are staged and durable.
+
+    *Raises*: NoSpaceError, StorageError, ShipError; then ``finish`` goes on.
+    """
+    write_record(places.disk, places.folder.plan, plan)
+    _carry_out(places, plan, redo=False)
+
+
+def finish(places: Places) -> str:
     """What a crash left of a replacement that was decided: it is done now. Gives its hour, or "".
 
-    *Raises*: DamagedError; StorageError where a file of it is gone; NoSpaceError.
+    *Raises*: DamagedError; StorageError where a file of it is gone; NoSpaceError; ShipError.
     """
-    plan = read_plan(disk, folder)
+    plan = read_plan(places.disk, places.folder)
     if plan is None:
         return ""
-    _carry_out(disk, folder, output, plan, mode=mode, redo=True)
+    _carry_out(places, plan, redo=True)
     return plan.hour
 
 
-def _carry_out(
-    disk: Disk, folder: CompactionFolder, output: Path, plan: PlanRecord, *, mode: int, redo: bool
-) -> None:
+def _carry_out(places: Places, plan: PlanRecord, *, redo: bool) -> None:
+    disk, folder, output = places.disk, places.folder, places.output
     if redo:
         _check_outputs(disk, folder, output, plan)
     for state in sorted({file.state for file in plan.inputs if file.state}):
@@ -97,9 +114,10 @@ def _carry_out(
         for file in plan.outputs
     ]
     try:
-        publish(disk, folder, output, staged, mode=mode, redo=redo)
+        publish(disk, folder, output, staged, mode=places.mode, redo=redo)
     except NotAsDecidedError as error:
         raise _unfinished(disk, output, plan, str(error)) from error
+    places.elsewhere.replace(plan)
     _record(disk, folder, plan)
     folders = {(output / file.path).parent for file in plan.inputs}
     for file in plan.inputs:

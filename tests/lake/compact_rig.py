@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from collector.core.shipping import ShipPlan
 from collector.errors import CollectorError
 from collector.lake.compact import Compaction, Outcome, Rules
 from collector.lake.engines import DuckDbEngine, Engine
@@ -86,9 +87,10 @@ class Lake:
         now_us: int = LATER_US,
         lateness_us: int = 0,
         target_bytes: int = 1 << 30,
+        shipping: ShipPlan | None = None,
     ) -> Compaction:
         rules = Rules(STREAM, lateness_us, MEMORY_BYTES, target_bytes, 0o644)
-        return Compaction(disk, self.output, rules, states, lambda: now_us)
+        return Compaction(disk, self.output, rules, states=states, shipping=shipping, now_us=lambda: now_us)
 
     def compact(self, disk: Disk = DISK, engine: Engine | None = None, **more: Any) -> Outcome:
         compaction = self.compaction(disk, **more)
