@@ -108,8 +108,7 @@ _EXITS: Final[Mapping[ExitCode, Explanation]] = {
     ExitCode.FOUND: Explanation(
         Kind.EXIT,
         "7",
-        "`livestream-collector verify` or `livestream-collector demo` found something missing, doubled or"
-        " changed.",
+        "`livestream-collector verify`, `compact` or `demo` found something missing, doubled or changed.",
         (
             "parts were deleted or changed by something else than the collector",
             "the disk lost or damaged something",
