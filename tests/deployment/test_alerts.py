@@ -63,6 +63,18 @@ def test_prometheus_takes_the_rules_and_they_do_as_they_should():
     assert tested.returncode == 0, tested.stdout
 
 
+def test_prometheus_takes_the_configuration_of_the_documentation(tmp_path):
+    """With the job that LivestreamDown asks for, and the rules beside it."""
+    page = (ROOT / "docs" / "deployment.md").read_text()
+    (found,) = re.findall(r"```yaml\n(# prometheus.yml.*?)```", page, re.DOTALL)
+    (tmp_path / "prometheus.yml").write_text(found)
+    (tmp_path / "alerts.yaml").write_text((FOLDER / "alerts.yaml").read_text())
+    checked = promtool("check", "config", tmp_path / "prometheus.yml")
+    assert checked.returncode == 0, checked.stdout
+    job = yaml.safe_load(found)["scrape_configs"][0]["job_name"]
+    assert f'up{{job="{job}"}}' in RULES[0]["expr"]
+
+
 @pytest.mark.parametrize("number", range(len(RULES)), ids=MEANS)
 def test_the_cases_notice_a_rule_that_is_off(number, tmp_path):
     """With any other threshold a case of that alert fails."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,19 @@ def test_how_much_it_shuts_in(instance):
     judged = analyze("security", "--offline=true", f"--threshold={MOST_EXPOSED * 10:.0f}", instance)
     assert judged.returncode == 0, judged.stdout
     assert f"{MOST_EXPOSED} of 10" in (ROOT / "docs" / "deployment.md").read_text()
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_systemd_takes_the_drop_ins_of_the_documentation(number, instance):
+    """Each as it stands there; a mistake in one would be noticed."""
+    found = re.findall(r"```ini\n(.*?)```", (ROOT / "docs" / "deployment.md").read_text(), re.DOTALL)
+    assert len(found) == 3
+    folder = instance.with_name(f"{instance.name}.d")
+    folder.mkdir()
+    for text, said in ((found[number], ""), (found[number] + "Nonsense=1\n", "Nonsense")):
+        (folder / "own.conf").write_text(text)
+        verified = analyze("verify", "--man=no", instance)
+        assert said in verified.stdout if said else verified.stdout == ""
 
 
 def test_no_restart_where_a_person_is_needed():
