@@ -110,6 +110,18 @@ def test_ready_although_the_service_is_not_reached(manager, make_service, make_c
     assert collector.drain() == ExitCode.DONE
 
 
+def test_a_reload_is_announced(manager, make_service, make_collector):
+    """SIGHUP: RELOADING, then READY again, so that `systemctl reload` is seen to have been heard."""
+    collector = make_collector(make_service())
+    collector.start(environment=manager.environment)
+    manager.listen_until("STATUS=Reading since")
+    manager.heard.clear()
+    collector.process.send_signal(signal.SIGHUP)
+    manager.listen_until("READY=1")
+    assert [name for name in manager.names() if name != "STATUS"] == ["RELOADING", "MONOTONIC_USEC", "READY"]
+    assert collector.drain() == ExitCode.DONE
+
+
 def test_a_stopped_coordinator_gives_no_sign_of_life(manager, make_service, make_collector):
     """Life is shown by the event loop: while it does not turn there is none, and it comes back with it."""
     collector = make_collector(make_service())
