@@ -118,6 +118,7 @@ def _ask_way() -> Way:
         answer = typer.prompt("Number", default="1", err=True).strip()
         if answer in {str(number) for number in range(1, len(ways) + 1)}:
             return ways[int(answer) - 1]
+        typer.echo(f"{printable(answer, 40)!r} is none of them: 1 to {len(ways)}", err=True)
 
 
 # ---------------------------------------------------------------- writing

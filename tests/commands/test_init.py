@@ -106,6 +106,7 @@ def test_a_terminal_is_asked(tmp_path):
             ("stream/NAME):", "http://example.com/s/x"),
             ("stream/NAME):", URL),
             ("Parquet:", "out"),
+            ("[1]:", "token"),
             ("[1]:", "2"),
             ("token:", "tok en"),
         ]:
@@ -119,6 +120,7 @@ def test_a_terminal_is_asked(tmp_path):
         assert process.wait(20) == 0
     os.close(ours)
     assert "http:// would send the token in the clear" in seen
+    assert "'token' is none of them: 1 to 3" in seen
     settings = load_settings(Purpose.RUN, config=tmp_path / "livestream.toml")
     assert (settings.stream.url, settings.output.folder) == (URL, tmp_path / "out")
     assert settings.auth.token_file == tmp_path / "tok en"
