@@ -43,8 +43,8 @@ def _run_all(session: Session, sql: str, form: Form, file: Path | None) -> None:
     results = [statement for statement in statements if statement.has_rows]
     if not statements:
         raise ConfigurationError("there is no statement in it")
-    if form is not Form.TABLE and len(results) > 1:
-        raise ConfigurationError(f"{form} holds one result, and {len(results)} statements give one")
+    if len(results) > 1 and (form is not Form.TABLE or file is not None):
+        raise ConfigurationError(f"{file or form} holds one result, and {len(results)} statements give one")
     for statement in statements:
         if not statement.has_rows:
             session.attempt(lambda text=statement.text: session.database.execute(text))  # type: ignore[misc]

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple, TextIO
 
 from collector.commands.query_session import Session, Statement, literal
-from collector.errors import ConfigurationError
+from collector.errors import ConfigurationError, StorageError
 from collector.escaping import printable
 
 SHOWN_ROWS: Final = 100
@@ -111,14 +111,9 @@ def write_stream(session: Session, statement: Statement, form: Form, out: Binary
         with pump.running() as path:
             _copy(session, statement, form, path)
 
-    try:
+    with contextlib.ExitStack() as told:
+        told.callback(pump.raise_if_broken)  # DuckDB's own error is what follows from it
         session.attempt(copy, again=lambda: not pump.passed_on)
-    except ConfigurationError as error:
-        if pump.broken is not None:
-            raise pump.broken from error
-        raise
-    if pump.broken is not None:
-        raise pump.broken
 
 
 def _copy(session: Session, statement: Statement, form: Form, path: Path) -> None:
@@ -141,6 +136,13 @@ class _Pump:
         self._escaped = escaped
         self.passed_on = False
         self.broken: OSError | None = None
+
+    def raise_if_broken(self) -> None:
+        """*Raises* BrokenPipeError, StorageError."""
+        if isinstance(self.broken, BrokenPipeError):
+            raise self.broken
+        if self.broken is not None:
+            raise StorageError(f"the result cannot be written: {self.broken.strerror}") from self.broken
 
     @contextlib.contextmanager
     def running(self) -> Iterator[Path]:

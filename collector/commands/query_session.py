@@ -1,6 +1,6 @@
 """One DuckDB database over the output folder: its limits, what it refuses, and its errors in our words.
 
-Run by ``query``. Invariant: no statement that is let through writes into a file.
+Run by ``query``. Invariant: a statement whose purpose is a file is refused.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Session:
 
     def statements(self, sql: str) -> list[Statement]:
         """*Raises* ConfigurationError where it is no SQL, or would write."""
-        with _in_our_words():
+        with self._in_our_words():
             parsed = self.database.extract_statements(sql)
         found = [Statement(_without_end(one.query), one.type.name) for one in parsed]
         for statement in found:
@@ -109,7 +109,7 @@ class Session:
         """
         for left in reversed(range(ATTEMPTS)):
             try:
-                with _in_our_words():
+                with self._in_our_words():
                     return self._run(work)
             except StorageError:
                 if not left or not again():
@@ -136,6 +136,17 @@ class Session:
             raise QueryInterrupted("interrupted")
         return running.result()
 
+    @contextlib.contextmanager
+    def _in_our_words(self) -> Iterator[None]:
+        try:
+            yield
+        except duckdb.OutOfMemoryException as error:
+            raise ConfigurationError(f"{error}\n--set query.memory_bytes=SIZE gives more memory") from error
+        except duckdb.Error as error:
+            if _LOST_FILE.search(str(error)) and str(self.folder) in str(error):
+                raise StorageError(f"{error}\nwas it taken away meanwhile? Then call it again") from error
+            raise ConfigurationError(_failed(error)) from error
+
     def _work_on_what_is_there(self, work: Callable[[], Result]) -> Result:
         define_views(self.database, self.folder, self._lateness_s)
         return work()
@@ -156,20 +167,6 @@ def _without_end(text: str) -> str:
     while tokens and tokens[-1][1] == "operator" and encoded[tokens[-1][0] :].startswith(b";"):
         encoded = encoded[: tokens.pop()[0]]
     return encoded.decode()
-
-
-@contextlib.contextmanager
-def _in_our_words() -> Iterator[None]:
-    try:
-        yield
-    except duckdb.OutOfMemoryException as error:
-        raise ConfigurationError(f"{error}\n--set query.memory_bytes=SIZE gives more memory") from error
-    except duckdb.IOException as error:
-        if _LOST_FILE.search(str(error)):
-            raise StorageError(f"{error}\nwas it taken away meanwhile? Then call it again") from error
-        raise ConfigurationError(_failed(error)) from error
-    except duckdb.Error as error:
-        raise ConfigurationError(_failed(error)) from error
 
 
 def _failed(error: Exception) -> str:

@@ -102,6 +102,16 @@ def test_whoever_has_enough_may_go(collected):
         assert process.stderr.read() == b""
 
 
+def test_a_full_disk_is_said(collected):
+    """Exit 4, not a traceback."""
+    command = [sys.executable, "-m", "collector", "query", "--output", str(collected), "FROM range(100000)"]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 4
+    assert "No space left" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("way", ["argument", "dash", "pipe", "file"])
 def test_sql_comes_from_wherever(collected, tmp_path, way):
     """Several statements, comments, text beyond ASCII; one without rows gives none."""
@@ -175,6 +185,15 @@ def test_neither_state_nor_credentials_are_needed(collected, tmp_path):
     assert done.stdout == f"n\n{SENT + len(IDS)}\n"
 
 
+def test_without_duckdb_the_pip_line_is_said(tmp_path):
+    """Exit 2, before anything is looked at."""
+    program = "import sys; sys.modules['duckdb'] = None; from collector.cli import main; main(sys.argv[1:])"
+    command = [sys.executable, "-c", program, "query", "--output", str(tmp_path), "SELECT 1"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "pip install 'livestream-collector[query]'" in done.stderr
+
+
 def test_a_table_cannot_steer_a_terminal(collected):
     """Control characters are written out; NULL is to be seen; the rows are counted."""
     done = query(
@@ -197,18 +216,21 @@ def test_a_table_stops_where_nobody_would_read_on(collected):
 
 
 def test_parts_may_come_and_go(collected):
-    """A part that went is looked away from; files that never stay are an error that says so."""
+    """A part that went is no matter; one that stays away is an error that says so; a typo is a typo."""
+    gone = f"FROM '{collected}/hits/part-gone.parquet'"
     with session(collected) as open_session:
         calls = []
 
         def work() -> int:
             calls.append(1)
             if len(calls) < 3:
-                open_session.database.execute("FROM '/no/such/part.parquet'")
+                open_session.database.execute(gone)
             return len(calls)
 
         assert open_session.attempt(work) == 3
         with pytest.raises(StorageError, match="taken away meanwhile"):
+            open_session.attempt(lambda: open_session.database.execute(gone))
+        with pytest.raises(ConfigurationError, match="No files found"):
             open_session.attempt(lambda: open_session.database.execute("FROM '/no/such/part.parquet'"))
 
 
