@@ -47,8 +47,10 @@ class Hangup:
         try:
             yield
         finally:
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # removing brings the default back
             loop.remove_signal_handler(signal.SIGHUP)
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 
 
 def _has_terminal() -> bool:

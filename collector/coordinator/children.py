@@ -79,6 +79,10 @@ class Children:
         """For those that are started from now on."""
         self.settings, self.privacy = settings, privacy
 
+    def ended(self, slots: Iterable[int]) -> None:
+        """The decoders in these were replaced on purpose: no restart is counted for it."""
+        self.starts.subtract(map(decoder_name, slots))
+
     def forget(self, slots: Iterable[int]) -> None:
         """There is no decoder any more in these."""
         for slot in slots:

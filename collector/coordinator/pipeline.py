@@ -107,12 +107,13 @@ class Pipeline:
             self._kept.add(slot)
             self._group.create_task(self._keep_decoder(slot))
 
-    async def roll(self, decoders: int, *, everyone: bool) -> None:
+    async def roll(self, decoders: int, *, everyone: bool) -> list[int]:
         """From now on so many, and with ``everyone`` others: one after the other, each when it is done.
 
         What an old one has in hand it finishes and stages; a batch that begins from now on is run by new ones
-        alone. Returns when these are there. One call at a time.
+        alone. Returns when these are there, with the slots of those that it ended. One call at a time.
         """
+        ended = []
         self._decoders = decoders
         old = {number: slot for number, slot in self._slots.items() if everyone or slot > decoders}
         self._old.update(old)
@@ -124,7 +125,9 @@ class Pipeline:
             if (child := self._children.get(number)) is not None:
                 self._meant_to_die.setdefault(number, [])
                 child.kill()
+                ended.append(slot)
             await self._until(partial(self._is_replaced, number, slot))
+        return ended
 
     def _is_done(self, number: int) -> bool:
         if number not in self._slots:

@@ -86,7 +86,8 @@ class Reload:
         decoders = found.given.settings.run.decoders
         if found.roll or decoders != before:
             began_s = time.monotonic()
-            await coordinator.pipeline.roll(decoders, everyone=found.roll)
+            ended = await coordinator.pipeline.roll(decoders, everyone=found.roll)
+            coordinator.children.ended(ended)
             coordinator.children.forget(range(decoders + 1, before + 1))
             log("decoders.rolled", decoders=decoders, duration_s=time.monotonic() - began_s)
         await self._hide(coordinator)

@@ -10,6 +10,7 @@ import functools
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from types import TracebackType
 from typing import Final
 
 import numpy as np
@@ -73,8 +74,19 @@ def failure(error: Exception) -> str:
     Not in its own words: these may quote the record.
     """
     name = type(error).__name__
-    _say("".join([f"decoding failed ({name}):\n", *traceback.format_tb(error.__traceback__)]))
+    _say(_where(f"decoding failed ({name})", error.__traceback__))
     return f"decoding it failed ({name})"
+
+
+def show_defect_without_words(
+    kind: type[BaseException], _error: BaseException, trace: TracebackType | None
+) -> None:
+    """An ``excepthook`` for where no part of a record may reach the log."""
+    _say(_where(f"ended by a {kind.__name__}, whose words may quote a record", trace))
+
+
+def _where(what: str, trace: TracebackType | None) -> str:
+    return "".join([f"{what}:\n", *traceback.format_tb(trace)])
 
 
 @functools.lru_cache(maxsize=64)

@@ -40,7 +40,7 @@ from collector.core.messages import (
 )
 from collector.core.privacy import Privacy
 from collector.core.supervision import OUT_OF_MEMORY, Phase
-from collector.decoder.careful import UNBLAMED, decode_carefully, failure
+from collector.decoder.careful import UNBLAMED, decode_carefully, failure, show_defect_without_words
 from collector.decoder.decode import BlockDecoder, Decoded
 from collector.decoder.disk import WatchedDisk
 from collector.decoder.kernel.library import absence
@@ -125,6 +125,8 @@ class DecoderProcess:
     def _hide(self, privacy: Privacy) -> None:
         """The first message, before any block."""
         self._identity = replace(self._identity, privacy=privacy)
+        if privacy.hides:
+            sys.excepthook = show_defect_without_words
         hider = Hider(privacy) if privacy.hides else None
         self._decoder = BlockDecoder(self._identity.instance, self._rows, hider)
 

@@ -23,7 +23,8 @@ from twin_rig import agree_rows, sample_lines, simulated_lines
 
 from collector.core.messages import BlockFlag, FileKind, Oversized
 from collector.core.privacy import Privacy
-from collector.decoder.careful import decode_carefully
+from collector.decoder import careful
+from collector.decoder.careful import decode_carefully, show_defect_without_words
 from collector.decoder.decode import BlockDecoder, Decoded
 from collector.decoder.parquet import PartIdentity, Share
 from collector.decoder.privacy import Hider
@@ -343,3 +344,15 @@ def test_the_key_is_in_no_representation():
     """Of the message that carries it."""
     assert KEY.decode() not in repr(PRIVACY)
     assert np.all([KEY.decode() not in text for text in PRIVACY.metadata().values()])
+
+
+def test_a_defect_is_shown_without_its_words(capfd):
+    """Libraries quote what they could not read."""
+    careful._say.cache_clear()  # it says things once
+    with pytest.raises(ValueError, match="canary") as caught:
+        int(CANARY)
+    show_defect_without_words(caught.type, caught.value, caught.tb)
+    said = capfd.readouterr().err
+    assert "test_privacy.py" in said
+    assert "ended by a ValueError" in said
+    assert CANARY not in said
