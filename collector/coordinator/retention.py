@@ -34,7 +34,7 @@ INTERVAL_S: Final = 600.0
 """How often it is looked for what is outdated."""
 
 MayGo = Callable[[str], bool]
-"""Whether nothing else still needs the part of this path below the output folder."""
+"""Whether nothing else still needs the part of this path below the output folder. Asked in a thread."""
 
 
 def limits_of(settings: Limits) -> dict[FileKind, Limit]:
@@ -76,7 +76,7 @@ class Retention:
             say_removed(await self._retire(await self._find(limits)))
         except NoSpaceError as error:
             log("storage.full", what="a record of removed parts", reason=str(error), retry_s=INTERVAL_S)
-        except StorageError as error:
+        except (StorageError, OSError) as error:
             self._say_once(f"parts beyond the limits of [retention] cannot be removed: {error}")
 
     async def _find(self, limits: Mapping[FileKind, Limit]) -> list[Outdated]:
@@ -92,7 +92,7 @@ class Retention:
         def may_go(path: str) -> bool:
             return edge.includes(path) and path not in self._strangers and self._may_go(path)
 
-        return outdated(sizes, limits, now, may_go)
+        return await self._thread.run(partial(outdated, sizes, limits, now, may_go))
 
     async def _retire(self, found: Sequence[Outdated]) -> list[Outdated]:
         """Those that are gone now."""

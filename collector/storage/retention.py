@@ -37,14 +37,21 @@ def sizes_of_parts(
     for kind, folder in _folders_of(disk, output, stream):
         if not is_of_interest(kind, folder):
             continue
-        for name in disk.listdir(output / folder):
+        for name in _names(disk, output / folder):
             found = part_range(name)
-            if found is not None and found[0] == instance:
-                with suppress(
-                    FileNotFoundError, StorageError
-                ):  # gone meanwhile; or no regular file: not ours
-                    sizes[f"{folder}/{name}"] = disk.size(f"{output}/{folder}/{name}")
+            if found is None or found[0] != instance:
+                continue
+            with suppress(FileNotFoundError, StorageError):  # gone meanwhile; or no regular file: not ours
+                sizes[f"{folder}/{name}"] = disk.size(f"{output}/{folder}/{name}")
     return sizes
+
+
+def _names(disk: Disk, folder: Path) -> list[str]:
+    """Of what is in it; none if it is gone meanwhile."""
+    try:
+        return disk.listdir(folder)
+    except FileNotFoundError:
+        return []
 
 
 class NamedUpTo(NamedTuple):
@@ -142,11 +149,10 @@ def _folders_of(disk: Disk, output: Path, stream: str) -> Iterator[tuple[FileKin
 
 def _folders(disk: Disk, folder: Path, patterns: Sequence[str]) -> Iterator[Path]:
     """Each below this one whose path fits, deeper ones first; and itself."""
-    with suppress(FileNotFoundError, StorageError):  # gone meanwhile; or no folder
-        for name in disk.listdir(folder) if patterns else ():
-            if fnmatchcase(name, patterns[0]):
-                yield from _folders(disk, folder / name, patterns[1:])
-        yield folder
+    for name in _names(disk, folder) if patterns else ():
+        if fnmatchcase(name, patterns[0]):
+            yield from _folders(disk, folder / name, patterns[1:])
+    yield folder
 
 
 def _remove_empty(disk: Disk, folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from contextlib import suppress
 from pathlib import Path
 
@@ -84,6 +85,16 @@ def test_every_visible_part_of_ours_has_its_size(collected: Collected) -> None:
     rejects = {path: size for path, size in expected.items() if path.startswith("rejects/")}
     only = sizes_of_parts(DISK, collected.output, STREAM, INSTANCE, lambda kind, _: kind is FileKind.REJECTS)
     assert only == rejects
+
+
+def test_folders_that_go_meanwhile_are_none(collected: Collected) -> None:
+    """Somebody else removes them, such as a compaction."""
+
+    def take_away(_: FileKind, folder: str) -> bool:
+        shutil.rmtree(collected.output / folder)
+        return True
+
+    assert sizes_of_parts(DISK, collected.output, STREAM, INSTANCE, take_away) == {}
 
 
 def test_a_committed_part_is_found_wherever_in_the_log_it_is(collected: Collected) -> None:
