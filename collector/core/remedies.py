@@ -97,10 +97,11 @@ STATUSES: Final[Mapping[int, Remedy]] = {
         (
             "the service has not noticed yet that the last connection is gone",
             "another collector or client reads this stream",
+            "as many as stream.max_connections says, eight at most, read it already",
             "the clients of this stream disagree on maxConnections",
         ),
         "Another collector may be running: close it, or wait until the service has noticed the lost one."
-        " All clients of a stream must use the same stream.max_connections.",
+        " All clients of a stream must use the same stream.max_connections, and no more than that may run.",
     ),
     424: Remedy(
         "the stream is not enabled for the latest API (424)",

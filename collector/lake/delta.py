@@ -68,11 +68,11 @@ class DeltaTable:
         with self._translated():
             return int(table.transaction_version(_app(instance)) or 0)
 
-    def add(self, commit: Commit, parts: Sequence[TablePart]) -> None:
+    def add(self, commit: Commit, parts: Sequence[TablePart]) -> bool:
         with self._translated():
             table = self._evolved(parts)
             if (table.transaction_version(_app(commit.instance)) or 0) >= commit.last:
-                return  # looked at in the very version that the commit builds on: a later one makes it fail
+                return False  # asked of the very version that the commit builds on: a later one fails it
             self._write(
                 table,
                 [self._added(part) for part in parts],
@@ -84,6 +84,7 @@ class DeltaTable:
                     "livestream.last-block": str(commit.last),
                 },
             )
+        return True
 
     def replace(self, name: str, old: Sequence[str], new: Sequence[TablePart]) -> bool:
         app = f"livestream-collector/{name}"

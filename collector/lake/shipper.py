@@ -249,11 +249,9 @@ class Shipper:
         self.progress = msgspec.structs.replace(self.progress, table_block=block, table_commits=commits)
 
     def _commit(self, table: Table, commit: Commit, hits: Sequence[StagedFile]) -> bool:
-        if table.committed(commit.instance) >= commit.last:
-            return False
-        table.add(commit, [self._table_part(file) for file in hits])
+        added = table.add(commit, [self._table_part(file) for file in hits])
         self._known_versions.update(_version(file.final) for file in hits)
-        return True
+        return added
 
     def _table_part(self, file: StagedFile) -> TablePart:
         schema: Any = None

@@ -39,8 +39,8 @@ class Table(Protocol):
     def committed(self, instance: str) -> int:
         """The last block of this instance that is in it; 0: none is."""
 
-    def add(self, commit: Commit, parts: Sequence[TablePart]) -> None:
-        """One commit. Blocks up to ``committed`` must not be given again."""
+    def add(self, commit: Commit, parts: Sequence[TablePart]) -> bool:
+        """One commit. ``False``: the range was committed before, nothing was done."""
 
     def replace(self, name: str, old: Sequence[str], new: Sequence[TablePart]) -> bool:
         """In one commit called ``name``: ``old`` paths out, ``new`` in. ``False``: that was done before."""

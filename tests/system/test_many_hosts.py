@@ -1,0 +1,130 @@
+"""Several collectors share a stream: hosts join, leave and die, and between them they have every hit."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from deltalake import DeltaTable
+from harness import Collector, wait_until
+
+from collector.simulator.hits import indices_of
+from collector.storage.fs import DISK
+from collector.storage.layout import StateFolder
+from collector.storage.verify.proof import verify
+
+TOTAL = 20_000
+UNCOMMITTED = 3000
+"""Hits: far more than a killed host holds that are in no part yet."""
+
+HOSTS = 3
+STREAM = "demo-stream"
+
+
+class Unwatched:
+    def begun(self, total_bytes: int) -> None:
+        pass
+
+    def advanced(self, count_bytes: int) -> None:
+        pass
+
+
+@dataclass
+class Host(Collector):
+    """One of several with one output: its state folder makes it another collector."""
+
+    @property
+    def state(self) -> Path:
+        return self.folder / "state"
+
+
+@pytest.fixture
+def make_host(tmp_path):
+    hosts: list[Host] = []
+
+    def make(service) -> Host:
+        folder = tmp_path / f"host-{len(hosts)}"
+        folder.mkdir()
+        settings = {
+            "stream.max_connections": HOSTS,
+            "state.folder": folder / "state",
+            "log.format": "json",
+            "parts.max_age_s": 0.4,
+            "table.format": "delta",
+        }
+        hosts.append(Host(service, folder, settings=settings, elsewhere=tmp_path / "output"))
+        return hosts[-1]
+
+    yield make
+    for host in hosts:
+        if host.process is not None and host.process.poll() is None:
+            host.kill_all(stack=True)
+
+
+def rows_by_host(output: Path, seed: int) -> dict[int, Counter[str]]:
+    """Of each hit, by its number, how often each host has it."""
+    found: dict[int, Counter[str]] = defaultdict(Counter)
+    table = pq.read_table(
+        output / "hits" / "v=1", columns=["hitIdHigh", "hitIdLow", "collector_instance"], partitioning=None
+    )
+    high, low = (
+        np.array([int(value) for value in table[name].to_pylist()], np.uint64)
+        for name in table.column_names[:2]
+    )
+    for index, host in zip(indices_of(seed, high, low).tolist(), table[2].to_pylist(), strict=True):
+        found[index][host] += 1
+    return found
+
+
+def test_hosts_join_leave_and_die_and_every_hit_is_there(make_service, make_host):
+    """One too many is told why, waits, and takes the place of one that dies; one drains and comes back."""
+    service = make_service(total=TOTAL, hits_per_second=1000.0)
+    first, second, third, heir = hosts = [make_host(service) for _ in range(4)]
+    for host in (first, second):
+        host.start()
+    wait_until(lambda: first.rows() and second.rows(), "two hosts to have rows")
+    third.start()
+    wait_until(third.rows, "the third to join")
+
+    heir.start()
+    wait_until(lambda: heir.events("connection.refused"), "one too many to be refused")
+    refusal = heir.events("connection.refused")[0]
+    assert (refusal["status"], heir.rows()) == (409, 0)
+    assert "another client is connected" in refusal["detail"]
+    first.kill_all()
+    wait_until(heir.rows, "another to take the dead one's place")
+    assert second.drain() == 0
+    second.start()
+
+    def others_have_theirs() -> bool:
+        """What the dead one accepted and did not commit is in its journal still."""
+        found = rows_by_host(first.output, service.settings.seed)
+        return service.sent >= TOTAL and len(found) + UNCOMMITTED >= TOTAL
+
+    wait_until(others_have_theirs, "every hit to be a row, or in the dead one's journal", 100, 0.5)
+    for host in (second, third, heir):
+        assert host.drain() == 0
+    first.start("--stop-after", "2")
+    assert first.wait() == 0
+
+    found = rows_by_host(first.output, service.settings.seed)
+    assert [index for index in range(TOTAL) if index not in found] == []
+    assert max(count for counts in found.values() for count in counts.values()) == 1
+    assert any(len(counts) > 1 for counts in found.values()), "nothing was resent to another host"
+    for host in hosts:
+        report = verify(DISK, StateFolder(host.state), host.output, stream=STREAM, watcher=Unwatched())
+        assert report.findings == []
+    assert_in_table(first.output, sum(sum(counts.values()) for counts in found.values()))
+
+
+def assert_in_table(output: Path, rows: int) -> None:
+    """All hosts' rows, once each, in the one table that each of them committed its own batches to."""
+    places = DeltaTable(output / "hits").to_pyarrow_table(
+        columns=["collector_instance", "collector_block", "collector_line"]
+    )
+    assert places.num_rows == rows
+    assert places.group_by(places.column_names).aggregate([]).num_rows == rows
