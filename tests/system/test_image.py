@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from debian_rig import in_chroot, make_debian
 from harness import PATIENCE_S, ROOT, wait_until
 
 sys.path.insert(0, str(ROOT / "tests" / "deployment"))
@@ -26,8 +27,6 @@ from dockerfile import Stage, stages
 
 SUITES = {"python:3.13-slim": ("trixie", "3.13")}
 """Debian's release below an official image, and the Python that both have."""
-
-BUNDLE = "etc/ssl/certs/ca-certificates.crt"
 
 NEEDED = ("debootstrap", "unshare", "setpriv", "chroot")
 
@@ -40,55 +39,13 @@ pytestmark = [
 ]
 
 
-def mirror() -> str:
-    """Where this machine gets its packages from."""
-    for path in [Path("/etc/apt/sources.list"), *Path("/etc/apt/sources.list.d").glob("*.*")]:
-        if path.suffix not in {".list", ".sources"} or not path.exists():
-            continue
-        for line in path.read_text().splitlines():
-            words = line.split()
-            if words[:1] in (["URIs:"], ["deb"]) and (uris := [at for at in words[1:] if "://" in at]):
-                return uris[0]
-    return "http://deb.debian.org/debian"
-
-
 def make_base(folder: Path, image: str) -> Path:
-    """What stands for an official Python image: Debian's own Python of the same version, as `python`."""
+    """What stands for an official Python image: Debian's own Python of the same version."""
     suite, version = SUITES[image]
-    include = "--include=ca-certificates,python3,python3-venv"
-    subprocess.run(["debootstrap", "--variant=minbase", include, suite, folder, mirror()], check=True)
-    (folder / "usr/local/bin/python").symlink_to("/usr/bin/python3")
-    for name in ("etc/resolv.conf", "etc/hosts", "etc/pip.conf", BUNDLE):
-        if Path("/", name).exists():
-            shutil.copy(Path("/", name), folder / name)
+    make_debian(folder, suite)
     found = in_chroot(folder, ["python", "-c", "import sys; print('%d.%d' % sys.version_info[:2])"])
     assert found.strip() == version
     return folder
-
-
-def in_chroot(root: Path, command: list[str], environment: dict[str, str] | None = None) -> str:
-    """As root, as a build does it."""
-    passed = {
-        name: value
-        for name, value in os.environ.items()
-        if name.lower().endswith("_proxy") or name in {"PIP_INDEX_URL", "PIP_DEFAULT_TIMEOUT"}
-    }
-    passed |= {"PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "PIP_CERT": f"/{BUNDLE}"}
-    whole = [
-        "unshare",
-        "--mount",
-        "--pid",
-        "--fork",
-        f"--mount-proc={root}/proc",
-        "chroot",
-        str(root),
-        *command,
-    ]
-    done = subprocess.run(
-        whole, check=False, env=passed | (environment or {}), stdout=subprocess.PIPE, text=True
-    )
-    assert done.returncode == 0, shlex.join(command)
-    return done.stdout
 
 
 def build(stage: Stage, root: Path, others: dict[str, Path]) -> dict[str, str]:
