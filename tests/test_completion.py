@@ -52,6 +52,8 @@ def test_a_real_bash_completes(tmp_path):
         ("run", "--set", "journal.dur"),
         ("run", "--set", "parts."),
         ("explain", "LivestreamNo"),
+        ("query", "--format", "nd"),
+        ("query", "--la"),
     ]
     calls = "".join(
         f"COMP_WORDS=({PROGRAM} {' '.join(words)}); COMP_CWORD={len(words)}; "
@@ -68,6 +70,8 @@ def test_a_real_bash_completes(tmp_path):
         "journal.durability= journal.durability=disk journal.durability=memory",
         "parts.max_age_s= parts.max_bytes=",
         "LivestreamNotReady LivestreamNoHits",
+        "ndjson",
+        "--lateness",
     ]
 
 

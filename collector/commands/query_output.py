@@ -30,6 +30,10 @@ SHOWN_FIELDS: Final = 250
 
 _LONGEST_CELL: Final = 200
 _NARROWEST_CELL: Final = 12
+_BETWEEN_CELLS: Final = 3
+_ANY_WIDTH: Final = 1 << 20
+"""Where no edge cuts lines."""
+
 _PUMP_BYTES: Final = 1 << 20
 _HELD: Final = "_result"
 """Rows of a statement that no other can be put around."""
@@ -119,7 +123,10 @@ def write_stream(session: Session, statement: Statement, form: Form, out: Binary
 def _copy(session: Session, statement: Statement, form: Form, path: Path) -> None:
     """*Blocks* for the query."""
     if not statement.is_lazy:
-        session.database.register(_HELD, session.database.sql(statement.text))
+        held = session.database.sql(statement.text)
+        if held is None:
+            return
+        session.database.register(_HELD, held)
     source = statement.text if statement.is_lazy else f"FROM {_HELD}"
     try:
         session.database.execute(f"COPY ({source}\n) TO {literal(str(path))} ({_COPY[form]})")
@@ -195,24 +202,38 @@ def show_table(session: Session, statement: Statement, out: TextIO, *, took: boo
         lines = (line for row in found.rows for line in (row[1] or "").split("\n"))
         out.write("".join(f"{printable(line)}\n" for line in lines))
         return
-    terminal = out.isatty()
+    if not found.names:
+        return
     console = Console(
-        file=out, highlight=False, markup=False, emoji=False, width=None if terminal else 1 << 20
+        file=out, highlight=False, markup=False, emoji=False, width=None if out.isatty() else _ANY_WIDTH
     )
-    narrow = len(found.names) * (_NARROWEST_CELL + 2) > console.width if terminal else False
-    shown = found.rows[: max(1, SHOWN_FIELDS // len(found.names))] if narrow else found.rows
-    if shown:
-        console.print(
-            _records(found, shown, console.width)
-            if narrow
-            else _table(found, shown, ascii_only=console.options.ascii_only)
-        )
+    widest = _widest_cell(found, console.width)
+    shown = found.rows if widest else found.rows[: max(1, SHOWN_FIELDS // len(found.names))]
+    if widest and shown:
+        console.print(_table(found, widest, ascii_only=console.options.ascii_only))
+    elif shown:
+        console.print(_records(found, shown, console.width))
     console.print(_footer(found, len(shown), seconds if took else None), style="dim")
+
+
+def _widest_cell(found: _Rows, columns: int) -> int | None:
+    """Wider ones are cut, so that the table fits; ``None``: then nothing much would be left of them."""
+    widths = [
+        max(cell.cell_len for cell in (*_header(name, kind).split(), *(_cell(row[at]) for row in found.rows)))
+        for at, (name, kind) in enumerate(zip(found.names, found.types, strict=True))
+    ]
+    room = columns - _BETWEEN_CELLS * (len(widths) - 1)
+    levels = (
+        range(max(widths), _NARROWEST_CELL - 1, -1) if max(widths) > _NARROWEST_CELL else [_NARROWEST_CELL]
+    )
+    return next((level for level in levels if sum(min(width, level) for width in widths) <= room), None)
 
 
 def _first_rows(session: Session, statement: Statement) -> _Rows:
     if not statement.is_lazy:
         relation = session.database.sql(statement.text)
+        if relation is None:
+            return _Rows((), (), (), 0)
         types = list(map(str, relation.types))
         rows = relation.project("CAST(COLUMNS(*) AS VARCHAR)").fetchall()
         return _Rows(
@@ -231,19 +252,16 @@ def _first_rows(session: Session, statement: Statement) -> _Rows:
     return _Rows(names, types or [""] * len(names), rows, min(count, COUNTED_ROWS + 1))
 
 
-def _table(found: _Rows, shown: Sequence[Sequence[str | None]], *, ascii_only: bool) -> Any:
+def _table(found: _Rows, widest: int, *, ascii_only: bool) -> Any:
     from rich.box import ASCII, SIMPLE_HEAD  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
 
     table = Table(box=ASCII if ascii_only else SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for name, kind in zip(found.names, found.types, strict=True):
-        header = Text(printable(name), style="bold", overflow="ellipsis", no_wrap=True)
-        if kind:
-            header.append(f"\n{_short(kind)}", style="not bold dim")
         side: Any = "right" if _NUMBER.fullmatch(kind) else "left"
-        table.add_column(header, justify=side, no_wrap=True, overflow="ellipsis")
-    for row in shown:
+        header = _header(name, kind)
+        table.add_column(header, justify=side, no_wrap=True, overflow="ellipsis", max_width=widest)
+    for row in found.rows:
         table.add_row(*map(_cell, row))
     return table
 
@@ -263,6 +281,13 @@ def _records(found: _Rows, shown: Sequence[Sequence[str | None]], columns: int) 
             line.truncate(columns, overflow="ellipsis")
             lines.append(line)
     return Group(*lines)
+
+
+def _header(name: str, kind: str) -> Any:
+    """Two lines: the name, and what its values are."""
+    from rich.text import Text  # noqa: PLC0415
+
+    return Text.assemble((printable(name), "bold"), (f"\n{_short(kind)}" if kind else "", "dim"))
 
 
 def _cell(value: str | None) -> Any:

@@ -190,6 +190,20 @@ def test_what_is_too_wide_is_shown_value_by_value(open_terminal):
     assert "…" in terminal.shown
 
 
+def test_only_the_widest_columns_of_a_table_are_cut(open_terminal):
+    """Narrow ones stay whole beside a long text, and many narrow ones are still a table."""
+    text = "SELECT 'short' AS a, 'also short' AS b, repeat('long ', 100) AS c, 'short again' AS d"
+    terminal = open_terminal(text, columns=80)
+    assert terminal.end() == 0
+    assert all(word in terminal.shown for word in ("short ", "also short ", "long…", "short again"))
+    assert max(map(len, terminal.shown.splitlines())) <= 80
+    terminal = open_terminal("FROM hours", columns=110)
+    assert terminal.end() == 0
+    assert re.search(
+        "stream +date +hour +hits +rejects +resends +gaps +gap_s +suspected_gap +complete", terminal.shown
+    )
+
+
 @pytest.mark.parametrize("form", ["table", "csv", "json", "ndjson"])
 def test_no_form_lets_text_steer_a_terminal(open_terminal, form):
     """What would be exact in a pipe is written out here."""
