@@ -23,7 +23,7 @@ LIBRARY: Final = Path(__file__).with_name("kernel.so")
 COMPILERS: Final = ("c++", "g++", "clang++")
 """Tried in this order where the environment's ``CXX`` names none."""
 
-FLAGS: Final = ("-std=c++17", "-O3", "-fPIC", "-shared", "-fvisibility=hidden", "-Wall", "-Wextra")
+FLAGS: Final = ("-std=c++17", "-O2", "-fPIC", "-shared", "-fvisibility=hidden", "-Wall", "-Wextra")
 ALONE: Final = ("-static-libstdc++", "-static-libgcc")
 """So that the library needs the C library only, whatever is installed where it runs."""
 

@@ -176,8 +176,10 @@ struct Buffer {
 enum class Kind : uint8_t { Text, Integer, Unsigned, Number, Flag, Struct, List, Map };
 
 struct Key {
-  std::string token;  // quotes and colon included, then PADDING zeros
+  std::string token;  // quotes and colon included
   size_t length = 0;  // of the token
+  std::array<uint64_t, 2> words{};  // its first bytes without the colon, then zeros
+  std::array<uint64_t, 2> masks{};  // which bytes of these are the token's
 };
 
 // What of a column stays the same: made from the schema once.
@@ -616,20 +618,21 @@ inline bool is_word(uint8_t byte) {
 
 class Parser {
  public:
-  Parser(Seen& seen, Seen& spills, const uint8_t* begin, const uint8_t* end, bool repaired)
-      : seen_(seen), spills_(spills), at_(begin), end_(end), repaired_(repaired) {}
+  Parser(Seen& seen, Seen& spills, const uint8_t* begin, bool repaired)
+      : seen_(seen), spills_(spills), at_(begin), repaired_(repaired) {}
 
   int32_t code() const { return code_; }
   bool mended() const { return mended_; }
   const uint8_t* at() const { return at_; }
 
+  // Up to its LF.
   bool line(Type& type, Column& column) {
     skip_space();
     if (*at_ != '{') return refuse(KERNEL_SYNTAX);
     ++at_;
     if (!object(type, column)) return false;
     skip_space();
-    return at_ == end_ || refuse(KERNEL_SYNTAX);
+    return *at_ == '\n' || refuse(KERNEL_SYNTAX);
   }
 
  private:
@@ -646,6 +649,15 @@ class Parser {
   uint8_t next() {
     if (*at_ <= ' ') skip_space();
     return *at_;
+  }
+
+  // What follows an item: a comma, then there is more, or the bracket that ends them all. Passes it.
+  bool comma(uint8_t last, bool& more) {
+    const uint8_t behind = next();
+    more = behind == ',';
+    if (!more && behind != last) return refuse(KERNEL_SYNTAX);
+    ++at_;
+    return true;
   }
 
   bool value(Type& type, Column& column) {
@@ -823,10 +835,9 @@ class Parser {
           }
           previous = child + 1;
         }
-        const uint8_t behind = next();
-        ++at_;
-        if (behind == '}') break;
-        if (behind != ',') return --at_, refuse(KERNEL_SYNTAX);
+        bool more = false;
+        if (!comma('}', more)) return false;
+        if (!more) break;
         next();
       }
     }
@@ -935,10 +946,9 @@ class Parser {
         ++at_;
       }
       if (!skip(levels - 1)) return false;
-      const uint8_t behind = next();
-      ++at_;
-      if (behind == last) return true;
-      if (behind != ',') return --at_, refuse(KERNEL_SYNTAX);
+      bool more = false;
+      if (!comma(last, more)) return false;
+      if (!more) return true;
     }
   }
 
@@ -1016,7 +1026,10 @@ class Parser {
   // Without its colon, which may have white space before it.
   bool is_key(const Type& type, int member) const {
     const Key& key = type.keys[static_cast<size_t>(member)];
-    return std::memcmp(at_, key.token.data(), key.length - 1) == 0;
+    std::array<uint64_t, 2> words;
+    std::memcpy(words.data(), at_, sizeof words);
+    if ((((words[0] ^ key.words[0]) & key.masks[0]) | ((words[1] ^ key.words[1]) & key.masks[1])) != 0) return false;
+    return key.length - 1 <= sizeof words || std::memcmp(at_, key.token.data(), key.length - 1) == 0;
   }
 
   // Behind the opening bracket.
@@ -1029,10 +1042,9 @@ class Parser {
     } else {
       for (;;) {
         if (!value(item, items)) return false;
-        const uint8_t behind = next();
-        ++at_;
-        if (behind == ']') break;
-        if (behind != ',') return --at_, refuse(KERNEL_SYNTAX);
+        bool more = false;
+        if (!comma(']', more)) return false;
+        if (!more) break;
       }
     }
     column.offsets()[column.rows + 1] = static_cast<int32_t>(items.rows);
@@ -1061,10 +1073,9 @@ class Parser {
         ++at_;
         if (!value(entry.children[1], *entries.children[1])) return false;
         end_value(entries);
-        const uint8_t behind = next();
-        ++at_;
-        if (behind == '}') break;
-        if (behind != ',') return --at_, refuse(KERNEL_SYNTAX);
+        bool more = false;
+        if (!comma('}', more)) return false;
+        if (!more) break;
       }
     }
     column.offsets()[column.rows + 1] = static_cast<int32_t>(entries.rows);
@@ -1075,7 +1086,6 @@ class Parser {
   Seen& seen_;
   Seen& spills_;
   const uint8_t* at_;
-  const uint8_t* end_;
   bool repaired_;
   bool spilled_ = false;  // the reserved map of this line has entries
   bool mended_ = false;
@@ -1126,6 +1136,9 @@ bool new_type(const ArrowSchema& schema, bool in_map, Type& type) {
     key.token = '"' + std::string(schema.children[i]->name) + "\":";
     key.length = key.token.size();
     if (key.length > PADDING || !is_plain(schema.children[i]->name)) return false;
+    const size_t first = std::min(key.length - 1, sizeof key.words);
+    std::memcpy(key.words.data(), key.token.data(), first);
+    std::memset(key.masks.data(), 0xFF, first);
     type.keys.push_back(std::move(key));
   }
   type.after.resize(type.keys.size() + 1);
@@ -1245,26 +1258,20 @@ struct Kernel {
     clear(root());
   }
 
-  // One line, LF at `end`. Throws bad_alloc.
-  bool take(const uint8_t* text, int64_t begin, int64_t end, bool padded, bool repaired, KernelResult& result,
-            int32_t& code) {
-    const uint8_t* from = text + begin;
-    if (!padded) {
-      last.assign(from, text + end);
-      last.push_back('\n');
-      last.resize(last.size() + PADDING);
-      from = last.data();
-    }
-    Parser parser(seen, spills, from, from + (end - begin), repaired);
-    if (parser.line(type, root())) {
-      result.mended += parser.mended();
-      return true;
-    }
-    code = parser.code();
-    result.begin = begin;
-    result.end = end;
-    result.position = begin + (parser.at() - from);
-    return false;
+  // A line up to its LF, with PADDING behind it. Throws bad_alloc.
+  const uint8_t* copied(const uint8_t* from, const uint8_t* lf) {
+    last.assign(from, lf + 1);
+    last.resize(last.size() + PADDING);
+    return last.data();
+  }
+
+  // One line; how much of it was `passed`: up to its LF, or to what was refused. Throws bad_alloc.
+  int32_t take(const uint8_t* from, bool repaired, KernelResult& result, int64_t& passed) {
+    Parser parser(seen, spills, from, repaired);
+    const bool taken = parser.line(type, root());
+    passed = parser.at() - from;
+    if (taken) result.mended += parser.mended();
+    return parser.code();
   }
 };
 
@@ -1296,28 +1303,43 @@ EXPORTED int32_t kernel_append(Kernel* kernel, const uint8_t* text, int64_t leng
   const int64_t before = root.rows;
   int64_t rows = before;
   int64_t room = MOST_TEXT - bytes_of(kernel->type, root);
+  const bool all_fit = length - begin <= room;
+  int64_t padded = length - static_cast<int64_t>(PADDING) - 1;  // a line that begins up to here has others behind it
+  while (padded >= begin && text[padded] != '\n') --padded;
+  const auto lf_of = [&] {
+    return static_cast<const uint8_t*>(std::memchr(text + begin, '\n', static_cast<size_t>(length - begin)));
+  };
   int32_t code = KERNEL_DONE;
   *result = KernelResult{};
   try {
     while (begin < length) {
-      const auto* lf = static_cast<const uint8_t*>(std::memchr(text + begin, '\n', static_cast<size_t>(length - begin)));
-      if (lf == nullptr) {
-        code = KERNEL_SYNTAX;
-        result->begin = result->position = begin;
-        result->end = begin = length;
-        break;
+      const uint8_t* from = text + begin;
+      if (begin > padded || !all_fit) {  // otherwise the end shows by itself
+        const uint8_t* lf = lf_of();
+        if (lf == nullptr) {
+          code = KERNEL_SYNTAX;
+          result->begin = result->position = begin;
+          result->end = begin = length;
+          break;
+        }
+        room -= lf - from + 1;
+        if (room < 0) {
+          code = KERNEL_FULL;
+          break;
+        }
+        if (begin > padded) from = kernel->copied(from, lf);
       }
-      const int64_t end = lf - text;
-      room -= end - begin + 1;
-      if (room < 0) {
-        code = KERNEL_FULL;
-        break;
-      }
-      const bool padded = length - end > static_cast<int64_t>(PADDING);
-      const bool taken = kernel->take(text, begin, end, padded, repaired != 0, *result, code);
+      int64_t passed = 0;
+      code = kernel->take(from, repaired != 0, *result, passed);
       if (code == KERNEL_NO_MEMORY) break;
-      begin = end + 1;
-      if (!taken) break;
+      if (code != KERNEL_DONE) {
+        result->begin = begin;
+        result->end = lf_of() - text;
+        result->position = begin + passed;
+        begin = result->end + 1;
+        break;
+      }
+      begin += passed + 1;
       rows += 1;
     }
   } catch (const std::bad_alloc&) {
