@@ -26,8 +26,12 @@ OWN_MODE: Final = 0o600
 
 WRITE_BATCH_ROWS: Final = 1 << 16
 
-_NO_DICTIONARY: Final = frozenset({*ID_COLUMNS, "evars.key_value.value", "raw"})
-"""Leaves whose values hardly repeat. Source: 5.9 us a hit with these, 7.1 with a dictionary everywhere."""
+_NO_DICTIONARY: Final = frozenset({*ID_COLUMNS, "raw"})
+"""Leaves whose values hardly repeat.
+
+Source: a dictionary takes 0.03 us a hit more for each id. For the values of eVars, as the simulator repeats
+them, it takes 0.1 us less and makes a part 15 % smaller; if no two were alike, 0.3 us more and 7 % larger.
+"""
 
 _STATISTICS: Final = frozenset({*ID_COLUMNS, "receivedTimeGMT", "timeGMT", "collector_block"})
 """Leaves with minimum and maximum, beside all timestamps: what queries and tables skip files by."""
