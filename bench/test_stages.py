@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import io
 import itertools
-import mmap
 import shutil
 import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -200,7 +199,7 @@ def touch(reader: JournalReader, blocks: Iterable[Block]) -> None:
         if segment not in (0, block.segment):
             reader.release(segment)
         segment = block.segment
-        np.frombuffer(reader.payload(block), dtype=np.uint8)[:: mmap.PAGESIZE].max(initial=0)
+        reader.payload(block).release()
 
 
 # ---------------------------------------------------------------- the decoders

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import errno
-import mmap
 import os
 import sys
 import time
@@ -156,9 +155,7 @@ class DecoderProcess:
     def _payload(self, block: Block) -> memoryview:
         """Read from the disk, if it must be, before decoding begins: no record is blamed for a disk."""
         with self._cell.waits_for_disk():
-            payload = self._journal.payload(block)
-            np.frombuffer(payload, dtype=np.uint8)[:: mmap.PAGESIZE].max(initial=0)
-        return payload
+            return self._journal.payload(block)
 
     def _decoded(self, decoder: BlockDecoder, payload: memoryview, order: Decode) -> Decoded:
         if not order.careful:

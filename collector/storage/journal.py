@@ -189,11 +189,15 @@ class JournalReader:
         self._segments: dict[int, MappedSegment] = {}
 
     def payload(self, block: Block) -> memoryview:
-        """Read-only, valid until released whatever becomes of the segment; never a copy."""
+        """Read-only, valid until released whatever becomes of the segment; never a copy.
+
+        *Blocks* for the disk, if it is not in memory.
+        """
         segment = self._segments.get(block.segment)
         if segment is None:
             segment = MappedSegment(self._disk, self._folder, block.segment)
             self._segments[block.segment] = segment
+        segment.load(block.offset, block.length)
         return segment.view(block.offset, block.length)
 
     def release(self, segment: int) -> None:
