@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -162,19 +163,23 @@ class Committer:
     async def take_over_retired(self) -> None:
         """Parts that somebody took away: what is said of them in ``retired/`` goes into the log."""
         async with self._taking_over:
+            told: Counter[str] = Counter()
             for path in await self.thread.run(lambda: list(retired_records(self._disk, self._state))):
-                await self._take_over(path)
+                told += await self._take_over(path)
+            for reason, files in told.items():
+                log("parts.retired", files=files, reason=reason)
 
-    async def _take_over(self, path: Path) -> None:
+    async def _take_over(self, path: Path) -> Counter[str]:
+        """How many files by the reason that is given."""
         try:
             entry = await self.thread.run(partial(read_retired, self._disk, path, now_us()))
         except DamagedError as error:
             self._say_unreadable(path, str(error))
-            return
+            return Counter()
         await self.append(entry)
         await self.thread.run(partial(forget_retired, self._disk, path))
         self.retired_parts += len(entry.files)
-        log("parts.retired", files=len(entry.files), reason=entry.reason)
+        return Counter({entry.reason: len(entry.files)})
 
     def _say_unreadable(self, path: Path, reason: str) -> None:
         """Once. Its parts count as missing until it is put right."""
