@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import select
 import sys
 import time
 from collections import deque
@@ -55,17 +54,19 @@ class Region:
     """The last lines of a terminal. ``draw`` them, ``print`` above them, ``close`` in the end."""
 
     def __init__(self, file: TextIO | None = None) -> None:
-        from rich.console import Console  # noqa: PLC0415 - takes 0.1 s
+        from rich.console import Console, Group  # noqa: PLC0415 - takes 0.1 s
 
         self._file = file or sys.stderr
         self._console = Console(file=self._file, highlight=False)
+        self._group = Group
         self._cells: list[int] = []
         """Of each line that is on the screen."""
         self._lines: list[str] = []
         self._waiting: deque[str] = deque(maxlen=MOST_WAITING_LINES)
         self._left_out = 0
-        self._poll = select.poll()
-        self._poll.register(self._file, select.POLLOUT)
+        self._fd, self._shared = _opened_anew(self._file)
+        self._unwritten = b""
+        """The end of what was drawn last, which the terminal had no room for."""
 
     @property
     def ascii(self) -> bool:
@@ -83,8 +84,10 @@ class Region:
     def draw(self, what: RenderableType) -> None:
         """In place of what was drawn before; what finds no room at the bottom is left out."""
         columns, rows = self.size()
+        self._console.size = (columns, rows)  # by itself it would believe COLUMNS, which does not change
         with self._console.capture() as captured:
-            self._console.print(what, width=columns - 1, soft_wrap=False, overflow="ellipsis")
+            # In a group: printed alone, a text forgets that it is not to be wrapped.
+            self._console.print(self._group(what), width=columns - 1, soft_wrap=False, overflow="ellipsis")
         self._lines = captured.get().splitlines()[: max(1, rows - 2)]
         self._write()
 
@@ -98,9 +101,10 @@ class Region:
         """What was drawn is taken away, what was printed stays."""
         self._lines = []
         self._write()
+        os.close(self._fd)
 
     def _write(self) -> None:
-        if not self._takes_more():
+        if not self._flushed():
             return
         text = self._to_the_first_line()
         if self._left_out:
@@ -108,12 +112,26 @@ class Region:
         if self._waiting:
             text += "\x1b[J" + "".join(f"{line}\n" for line in self._waiting)
         text += "".join(f"{line}\x1b[K\n" for line in self._lines) + "\x1b[J"
-        with contextlib.suppress(OSError, ValueError):  # it is gone
-            self._file.write(text)
-            self._file.flush()
+        self._unwritten = text.encode(self._file.encoding or "utf-8", "replace")
+        self._flushed()
         self._waiting.clear()
         self._left_out = 0
         self._cells = [_cells(line) for line in self._lines]
+
+    def _flushed(self) -> bool:
+        """Whether all of it is out. A terminal that is gone takes anything."""
+        try:
+            os.set_blocking(self._fd, False)
+            while self._unwritten:
+                self._unwritten = self._unwritten[os.write(self._fd, self._unwritten) :]
+        except BlockingIOError:
+            return False
+        except OSError:
+            self._unwritten = b""
+        finally:
+            if self._shared:
+                os.set_blocking(self._fd, True)
+        return True
 
     def _to_the_first_line(self) -> str:
         """A terminal that was made narrower has wrapped the lines."""
@@ -121,11 +139,14 @@ class Region:
         rows = sum(max(1, -(-cells // columns)) for cells in self._cells)
         return f"\r\x1b[{rows}A" if rows else "\r"
 
-    def _takes_more(self) -> bool:
-        """A terminal that is gone takes anything."""
-        with contextlib.suppress(OSError, ValueError):
-            return bool(self._poll.poll(0))
-        return True
+
+def _opened_anew(file: TextIO) -> tuple[int, bool]:
+    """The same terminal, and whether others share how it is opened: for them it is to block."""
+    file.flush()
+    try:
+        return os.open(os.ttyname(file.fileno()), os.O_WRONLY | os.O_NOCTTY | os.O_CLOEXEC), False
+    except OSError:  # another user's, as after su, or of another mount namespace
+        return os.dup(file.fileno()), True
 
 
 def _cells(line: str) -> int:
