@@ -258,7 +258,7 @@ class Shipper:
         if _version(file.final) not in self._known_versions:
             source = self._output / file.final
             if self._store is None or self._disk.exists(source):
-                schema = read_schema(self._disk.read_file(source))
+                schema = read_schema(source)
             else:
                 schema = read_schema(self._store.read(file.final))
         return TablePart(file.final, file.size, file.rows, schema)

@@ -7,6 +7,7 @@ block range it is about, and a range is committed once: the table itself says ho
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from collector.core.shipping import ShipPlan
@@ -57,12 +58,12 @@ def open_table(plan: ShipPlan) -> Table:
     return IcebergTable.open(plan)
 
 
-def read_schema(part: bytes) -> Any:
-    """The Arrow schema of a Parquet file."""
+def read_schema(part: bytes | Path) -> Any:
+    """The Arrow schema of a Parquet file; of one on this disk only its footer is read."""
     import pyarrow as pa  # noqa: PLC0415
     import pyarrow.parquet as pq  # noqa: PLC0415
 
-    return pq.read_schema(pa.BufferReader(part))
+    return pq.read_schema(part if isinstance(part, Path) else pa.BufferReader(part))
 
 
 def path_keys(path: str) -> dict[str, str]:

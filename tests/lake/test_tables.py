@@ -119,6 +119,7 @@ def small(tmp_path_factory) -> Collected:
     return collected
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("form", FORMATS)
 def test_a_crash_at_any_step_leaves_each_batch_once(small, tmp_path, form, after):

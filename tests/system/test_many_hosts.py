@@ -80,6 +80,7 @@ def rows_by_host(output: Path, seed: int) -> dict[int, Counter[str]]:
     return found
 
 
+@pytest.mark.timeout(300)
 def test_hosts_join_leave_and_die_and_every_hit_is_there(make_service, make_host):
     """One too many is told why, waits, and takes the place of one that dies; one drains and comes back."""
     service = make_service(total=TOTAL, hits_per_second=1000.0)
