@@ -90,7 +90,8 @@ class Reload:
             coordinator.children.ended(ended)
             coordinator.children.forget(range(decoders + 1, before + 1))
             log("decoders.rolled", decoders=decoders, duration_s=time.monotonic() - began_s)
-        await self._hide(coordinator)
+        if found.roll and found.given.privacy.hides:
+            await self._forget(coordinator)
 
     def _take(self, coordinator: Coordinator, found: Changes) -> None:
         """All at once: no decoder can be started in between."""
@@ -106,9 +107,8 @@ class Reload:
         if found.given.credentials is not None:
             self._tokens.take(found.given.credentials)
 
-    async def _hide(self, coordinator: Coordinator) -> None:
+    async def _forget(self, coordinator: Coordinator) -> None:
         """What was seen or put aside before, and may not be any more."""
-        if self._given.privacy.hides:
-            coordinator.rejects.forget()
-            quarantine = coordinator.foundation.state.quarantine
-            await coordinator.committer.thread.run(lambda: forget_copies(DISK, quarantine))
+        coordinator.rejects.forget()
+        quarantine = coordinator.foundation.state.quarantine
+        await coordinator.committer.thread.run(lambda: forget_copies(DISK, quarantine))

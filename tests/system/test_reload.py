@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import signal
@@ -178,12 +179,24 @@ def test_what_cannot_be_used_is_refused_whole(steady):
 
 def test_what_wants_a_restart_is_named_and_left_alone(steady):
     """Beside it everything else is taken over."""
-    text = '[reconnect]\non_refusal = "retry"\n[resends]\nwindow_s = 5\n[parts]\nmax_bytes = "1 MiB"\n'
+    text = '[reconnect]\non_refusal = "retry"\n[resends]\nwindow_s = 5\n[journal]\nmax_bytes = "1 GiB"\n'
     waiting = steady.reload(text, "settings.waiting")
     assert waiting["changed"] == "reconnect.on_refusal resends.window_s"
     assert "restart" in waiting["remedy"]
-    assert "parts.max_bytes" in steady.collector.events("settings.reloaded")[-1]["changed"]
+    assert "journal.max_bytes" in steady.collector.events("settings.reloaded")[-1]["changed"]
     assert steady.collector.events("settings.reloaded")[-1]["decoders"] == "kept"
+    command = [
+        sys.executable,
+        "-m",
+        "collector",
+        "status",
+        "--output",
+        str(steady.collector.output),
+        "--json",
+    ]
+    status = json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout)
+    assert status["journal"]["max_bytes"] == 1 << 30
+    assert [child["restarts"] for child in status["children"]] == [0] * len(status["children"])
 
 
 def test_log_lines_change_at_once_and_a_flag_still_wins(steady):
