@@ -102,6 +102,7 @@ class SparkEngine:
         else:
             builder = builder.master(os.environ.get("SPARK_MASTER", "local[*]"))
             builder = builder.config("spark.ui.enabled", "false").config("spark.log.level", "ERROR")
+            builder = builder.config("spark.ui.showConsoleProgress", "false")
         try:
             self._session = builder.getOrCreate()
         except Exception as error:
