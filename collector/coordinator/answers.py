@@ -143,7 +143,11 @@ class Answers:
         self._tell(last=True)
 
     def _tell(self, *, last: bool = False) -> None:
-        event = self._event() if self._listeners else b""
+        try:
+            event = self._event() if self._listeners else b""
+        except Exception as error:  # noqa: BLE001 - a defect here must not take the page away
+            self._say(error)
+            event = b": no status now\n\n"
         for listener in self._listeners:
             listener.tell(event, last=last)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 import socket
@@ -60,8 +61,15 @@ async def exchanged(port: int, request: bytes) -> bytes:
     writer.write(request)
     async with asyncio.timeout(PATIENCE_S):
         answer = await reader.read()
-    writer.close()
+    await gone(writer)
     return answer
+
+
+async def gone(writer: asyncio.StreamWriter) -> None:
+    """At once, and nothing of it is left to the loop."""
+    writer.transport.abort()
+    with contextlib.suppress(ConnectionError):
+        await writer.wait_closed()
 
 
 def asked(path: str, *headers: str) -> bytes:
@@ -84,10 +92,9 @@ def test_a_flood_of_silent_connections_leaves_room(tmp_path):
             ]
             assert await is_alive(at.port)
             async with asyncio.timeout(PATIENCE_S):
-                gone = [reader for reader, _ in flood[: site.MOST_CONNECTIONS]]
-                assert [await reader.read() for reader in gone] == [b""] * len(gone)
-            for _, writer in flood:
-                writer.transport.abort()
+                oldest = [reader for reader, _ in flood[: site.MOST_CONNECTIONS]]
+                assert [await reader.read() for reader in oldest] == [b""] * len(oldest)
+            await asyncio.gather(*(gone(writer) for _, writer in flood))
 
     uvloop.run(scenario())
 
@@ -126,7 +133,7 @@ def test_who_listens_and_does_not_take_it_is_dropped(tmp_path, monkeypatch):
                 assert b" 200 " in answer
                 await reader.readuntil(b"\n\n")
             slow.close()
-            writer.transport.abort()
+            await gone(writer)
 
     uvloop.run(scenario())
 
@@ -135,7 +142,7 @@ async def exchanged_start(port: int, request: bytes) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(request)
     line = await reader.readline()
-    writer.transport.abort()
+    await gone(writer)
     return line
 
 
@@ -198,6 +205,31 @@ def test_a_defect_is_told_once_and_ends_nothing(tmp_path):
     uvloop.run(scenario())
 
 
+def test_a_defect_while_others_listen_leaves_the_page(tmp_path, monkeypatch):
+    """They hear nothing for a while, then the status again."""
+    monkeypatch.setattr(answers, "TELL_S", 0.01)
+    defects = [ZeroDivisionError()] * 3
+    told = iter([STATUSES["reading"]])
+
+    def now():
+        if (first := next(told, None)) is None and defects:
+            raise defects.pop()
+        return first or msgspec.structs.replace(STATUSES["quiet"], sentence="No hit.")
+
+    async def scenario() -> None:
+        async with served(tmp_path, now=now) as at:
+            reader, writer = await asyncio.open_connection("127.0.0.1", at.port, limit=1 << 20)
+            writer.write(asked("/events"))
+            async with asyncio.timeout(PATIENCE_S):
+                while b"No hit." not in await reader.readline():
+                    pass
+            assert not defects
+            assert [line["event"] for line in at.lines] == ["page.opened", "attention.needed"]
+            await gone(writer)
+
+    uvloop.run(scenario())
+
+
 def test_reasons_are_lines(tmp_path):
     """And the status 503."""
 
@@ -240,7 +272,7 @@ def test_without_a_page_the_socket_answers(listen, tmp_path):
             reader, writer = await asyncio.open_unix_connection(str(tmp_path / "status.sock"))
             writer.write(asked("/healthz"))
             assert (await reader.read()).endswith(b"alive\n")
-            writer.close()
+            await gone(writer)
             failed = [line for line in at.lines if line["event"] == "page.failed"]
             assert [line["where"] for line in failed] == [listen] * (listen != "off")
 
@@ -272,7 +304,7 @@ def test_a_listener_hears_the_end(tmp_path):
             async with asyncio.timeout(site.CLOSED_WITHIN_S / 2):
                 last = await reader.read()
             assert b"\ndata: {" in last
-            writer.close()
+            await gone(writer)
 
     uvloop.run(scenario())
     assert not Path(tmp_path / "status.sock").exists()
