@@ -102,6 +102,7 @@ class ShippingProcess:
         try:
             if self._shipper is None:
                 self._shipper = open_shipper(self._plan, self._instance, say=self.say, beat=self._cell.beat)
+                self._report(self._shipper.report())
             more = self._shipper.step()
         except ShipError as error:
             return self._failed(error)
