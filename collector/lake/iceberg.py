@@ -29,6 +29,8 @@ _PARTITION: Final = "received_hour"
 _FOLDER: Final = "_tables"
 """Of metadata, beside ``hits``: engines that list folders skip the name."""
 
+_STREAM: Final = "livestream.stream"
+
 _PROPERTIES: Final = {
     "write.metadata.delete-after-commit.enabled": "true",
     "write.metadata.previous-versions-max": "20",
@@ -54,9 +56,10 @@ _EXPIRE_AT: Final = 250
 class IcebergTable:
     """One table of hits; ``name`` is ``namespace.table``."""
 
-    def __init__(self, catalog: Any, name: str, *, root: str, location: str) -> None:
+    def __init__(self, catalog: Any, name: str, *, stream: str, root: str, location: str) -> None:
         self._catalog = catalog
         self._name = name
+        self._stream = stream
         self._root = root
         self._location = location
         self._loaded: Any = None
@@ -71,7 +74,7 @@ class IcebergTable:
             raise
         except Exception as error:
             raise _failed(error, plan.table_name) from error
-        return cls(catalog, plan.table_name, root=root, location=location)
+        return cls(catalog, plan.table_name, stream=plan.stream, root=root, location=location)
 
     # ------------------------------------------------------------ what it can do
 
@@ -92,7 +95,7 @@ class IcebergTable:
                 transaction.add_files(
                     [uri_of(self._root, part.path) for part in parts],
                     snapshot_properties={
-                        "livestream.stream": commit.stream,
+                        _STREAM: commit.stream,
                         "livestream.instance": commit.instance,
                         "livestream.first-block": str(commit.first),
                         "livestream.last-block": str(commit.last),
@@ -154,10 +157,21 @@ class IcebergTable:
         if self._loaded is not None:
             return self._loaded.refresh()
         try:
-            self._loaded = self._catalog.load_table(self._name)
+            self._loaded = self._checked(self._catalog.load_table(self._name))
         except NoSuchTableError:
             return None
         return self._loaded
+
+    def _checked(self, table: Any) -> Any:
+        """Its rows do not say which stream they are of, so it is of one."""
+        of = table.properties.get(_STREAM, self._stream)
+        if of != self._stream:
+            raise ShipError(
+                ShipFailure.TABLE,
+                f"Iceberg table {self._name} is of stream {of!r}, not of {self._stream!r}: give another"
+                " table.name",
+            )
+        return table
 
     def _evolved(self, parts: Sequence[TablePart]) -> Any:
         """The table, with every column that these parts have."""
@@ -184,14 +198,17 @@ class IcebergTable:
         try:
             with (
                 self._catalog.create_table_transaction(
-                    self._name, schema=schema, location=self._location, properties=_PROPERTIES
+                    self._name,
+                    schema=schema,
+                    location=self._location,
+                    properties={**_PROPERTIES, _STREAM: self._stream},
                 ) as transaction,
                 transaction.update_spec() as spec,
             ):
                 spec.add_field("received_at", HourTransform(), _PARTITION)
         except TableAlreadyExistsError:  # another host was first
             pass
-        self._loaded = self._catalog.load_table(self._name)
+        self._loaded = self._checked(self._catalog.load_table(self._name))
         return self._loaded
 
     def _expire(self, table: Any) -> None:

@@ -260,6 +260,20 @@ def test_several_hosts_commit_to_one_table(shipped, tmp_path):
     assert [open_table(shipped.plan).committed(instance) for instance in instances] == [4, 4]
 
 
+def test_an_iceberg_table_is_of_one_stream(small, tmp_path):
+    """Rows do not say which they are of: a second one is told to take another name."""
+    shipped = with_table(small.copy_to(tmp_path / "one"), tmp_path, "iceberg", f"file://{tmp_path}/store")
+    shipped.ship()
+    other = Shipped(small.copy_to(tmp_path / "two"), shipped.plan).with_plan(
+        stream="other",
+        output=str(tmp_path / "two" / "output"),
+        state=str(tmp_path / "two" / "output/.state/shop"),
+    )
+    with pytest.raises(ShipError, match="is of stream 'shop', not of 'other': give another"):
+        other.ship()
+    assert_whole(shipped)
+
+
 # ---------------------------------------------------------------- what is in it
 
 
