@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from collector.commands.check_host import HOST_STEPS
+from collector.commands.check_lake import LAKE_STEPS
 from collector.commands.check_network import NETWORK_STEPS
 from collector.commands.checklist import Found, Mark, Step, cross, ok, walk
 from collector.commands.checkup import Checkup
@@ -147,4 +148,5 @@ STEPS: Final[Sequence[Step[Checkup]]] = (
     Step("trust", ("settings",), _trust),
     Step("proxy", ("settings",), _proxy),
     *NETWORK_STEPS,
+    *LAKE_STEPS,
 )

@@ -9,6 +9,7 @@ import json
 import os
 import socket
 import ssl
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -352,3 +353,27 @@ def test_a_token_is_got(checked, answer, mark, expected):
     assert asked[0].startswith(b"POST /token ")
     if expected == 3:
         assert steps["token"]["do"] == TOKENS[TokenFailure.INVALID_CLIENT].do
+
+
+def test_a_store_that_is_not_reached_is_a_note(checked, monkeypatch):
+    """The collector would start all the same, and parts would wait; a missing package is a cross."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test-key-id")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test-secret-key")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    store = ["ship.url=s3://lake/raw", f"ship.endpoint=http://127.0.0.1:{port}", "ship.region=us-east-1"]
+    steps = checked("http://127.0.0.1:1/s/shop", *store)[1]
+    assert steps["store"]["mark"] == "note"
+    assert "not reached" in steps["store"]["said"]
+    assert steps["store"]["do"].endswith("Until then parts wait on this disk.")
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    code, steps = checked("http://127.0.0.1:1/s/shop", *store)
+    assert (steps["store"]["mark"], code) == ("cross", ExitCode.CONFIGURATION)
+    assert "pip install 'livestream-collector[lake]'" in steps["store"]["said"]
+
+
+def test_a_store_is_asked_and_nothing_is_written(checked, tmp_path):
+    """A folder here; by default nothing is to be shipped, and that is well."""
+    assert "parts stay where they are" in checked("http://127.0.0.1:1/s/shop")[1]["store"]["said"]
+    steps = checked("http://127.0.0.1:1/s/shop", f"ship.url=file://{tmp_path}/lake")[1]
+    assert (steps["store"]["mark"], (tmp_path / "lake").exists()) == ("ok", False)
