@@ -13,8 +13,10 @@ import time
 import msgspec
 import pyarrow.parquet as pq
 import pytest
+from deltalake import DeltaTable
+from faults.plan import SHIPPING, Faults
 from harness import ROOT, _children_of, _command_line, wait_until
-from store_rig import KEYS, S3, s3_server
+from store_rig import BUCKET, KEYS, S3, s3_server
 
 CREDENTIALS = {"LIVESTREAM_TOKEN": "simulator-token", "LIVESTREAM_CLIENT_ID": "simulator-key", **KEYS}
 
@@ -156,8 +158,36 @@ def test_the_whole_collector_dies_and_nothing_is_lost_or_doubled(make_service, m
     assert list(collector.output.glob("hits/**/*.parquet")) == []
 
 
+@pytest.mark.parametrize(
+    "effect",
+    ["kill", "kill_all", *(pytest.param(error, marks=pytest.mark.matrix) for error in ("EIO", "ENOSPC"))],
+)
+@pytest.mark.parametrize("point", SHIPPING, ids=lambda point: point.name)
+def test_the_shipper_ends_at_a_step(make_service, make_collector, s3, tmp_path, point, effect):
+    """Killed there, alone or with all others, or its disk fails: the table has every row once in the end."""
+    faults = Faults(tmp_path / "faults")
+    fault = faults.add(point.fault(effect, when="after" if effect.startswith("kill") else "before"))
+    service = make_service(total=3000)
+    settings = {"ship.keep_local_s": 0, "table.format": "delta"}
+    collector = make(make_collector, service, s3, **settings)
+    collector.start(environment=CREDENTIALS | faults.environment())
+    wait_until(lambda: faults.fired(fault), "the fault to fire")
+    if effect == "kill_all":
+        collector.wait()
+        collector.start(environment=CREDENTIALS)
+    wait_until(lambda: collector.rows() == 3000, "every hit to be a row")
+    assert collector.drain() == 0
+    assert ship(collector) == 0
+    assert rows_in(s3, collector) == 3000
+    options = {"AWS_ENDPOINT_URL": s3.endpoint, "AWS_ALLOW_HTTP": "true", "AWS_REGION": "us-east-1"}
+    options |= {name.lower(): value for name, value in KEYS.items()}
+    table = DeltaTable(f"s3://{BUCKET}/raw/hits", storage_options=options)
+    assert table.to_pyarrow_table(columns=["collector_line"]).num_rows == 3000
+    assert list(collector.output.glob("hits/v=1/**/*.parquet")) == []
+
+
 def rows_in(s3, collector) -> int:
-    names = [name for name in s3.names() if name.startswith("raw/hits/")]
+    names = [name for name in s3.names() if name.startswith("raw/hits/v=1/")]
     return sum(pq.ParquetFile(io.BytesIO(s3.get(name))).metadata.num_rows for name in names)
 
 

@@ -18,7 +18,7 @@ INJECTION = Path(__file__).parent
 class Fault:
     name: str
     process: str
-    """``coordinator``, ``reader``, ``decoder``; ``*``: any."""
+    """``coordinator``, ``reader``, ``decoder``, ``shipper``; ``*``: any."""
     call: str
     """A method of ``storage.fs.Disk``, or several with ``|``; ``create``: an ``open`` that makes a file;
     ``*``: all that change the disk."""
@@ -140,6 +140,13 @@ LOG = (
     Point("committed appended", "coordinator", "pwritev", "*/commit.log", _COMMITTED),
     Point("committed synced", "coordinator", "fdatasync", "*/commit.log", _COMMITTED),
 )
+SHIPPING = (
+    Point("progress written", "shipper", "rename", "*/ship/.progress.new -> *"),
+    Point("removal told", "shipper", "rename", "*/retired/.shipped-*.json.new -> *"),
+    Point("local part removed", "shipper", "unlink", "*/hits/v=1/*"),
+)
+"""The upload comes before the first, the table's commit between the two."""
+
 PUBLISHING = (
     Point("hits published", "coordinator", "rename_noreplace", "*-hits-* -> *"),
     Point("rejects published", "coordinator", "rename_noreplace", "*-rejects-* -> *"),

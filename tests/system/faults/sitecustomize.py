@@ -47,8 +47,8 @@ _REMEMBERED_BYTES = 1 << 16
 
 
 def process_name() -> str:
-    for name in ("reader", "decoder"):
-        if f"collector.{name}.process" in sys.orig_argv:
+    for name, folder in (("reader", "reader"), ("decoder", "decoder"), ("shipper", "lake")):
+        if f"collector.{folder}.process" in sys.orig_argv:
             return name
     return "coordinator"
 
