@@ -97,7 +97,7 @@ class Outcome:
 
 
 class Compaction:
-    """One stream of one output folder, ours alone until ``close``."""
+    """One stream of one output folder, ours alone within ``alone``."""
 
     def __init__(
         self,
