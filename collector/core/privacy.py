@@ -7,12 +7,16 @@ representation and no file; its fingerprint tells two keys apart and says nothin
 from __future__ import annotations
 
 import hmac
+import json
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import msgspec
 
 _FINGERPRINT_OF: Final = b"livestream-collector privacy key"
 _FINGERPRINT_CHARACTERS: Final = 8
+_PREFIX: Final = "collector.privacy_"
+_MIXED: Final = f"{_PREFIX}mixed"
 
 
 class Privacy(msgspec.Struct, frozen=True, tag=True):
@@ -38,10 +42,25 @@ class Privacy(msgspec.Struct, frozen=True, tag=True):
         lists = {"dropped": " ".join(self.drop), "hashed": " ".join(self.hash)}
         if self.hash:
             lists["key"] = self.digest(_FINGERPRINT_OF)[:_FINGERPRINT_CHARACTERS]
-        return {f"collector.privacy_{name}": text for name, text in lists.items() if text}
+        return {f"{_PREFIX}{name}": text for name, text in lists.items() if text}
 
     def __repr__(self) -> str:
         return f"Privacy(drop={self.drop}, hash={self.hash}, key=***)"
 
 
 NOTHING_HIDDEN: Final = Privacy()
+
+
+def merged_metadata(parts: Iterable[Mapping[str, str]]) -> dict[str, str]:
+    """What a file made of these parts says: what each of them says, or that they differ and in what.
+
+    Takes all the metadata of each, also of files that were made of several before.
+    """
+    found: list[dict[str, str]] = []
+    for part in parts:
+        own = {key: text for key, text in part.items() if key.startswith(_PREFIX)}
+        accounts = json.loads(own[_MIXED]) if _MIXED in own else [own]
+        found += [each for each in accounts if each not in found]
+    if len(found) <= 1:
+        return dict(*found)
+    return {_MIXED: json.dumps(sorted(found, key=lambda said: sorted(said.items())))}

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from collector import __version__
 from collector.core.compaction import HourFile, Plan, compact_names, compaction_id, files_wanted, plan
 from collector.core.messages import FileKind, StagedFile
+from collector.core.privacy import merged_metadata
 from collector.core.shipping import ShipPlan
 from collector.decoder.partfile import PartFile
 from collector.decoder.schema import HITS_SCHEMA
@@ -294,6 +295,7 @@ class Compaction:
             "collector.share": str(number),
             "collector.shares": str(count),
             "collector.inputs": json.dumps([file.path.rpartition("/")[2] for file in inputs]),
+            **merged_metadata(self._checked.metadata[file] for file in inputs),
         }
 
     def _count(

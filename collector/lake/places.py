@@ -39,6 +39,8 @@ class Checked:
         self._disk = disk
         self._output = output
         self._good: set[HourFile] = set()
+        self.metadata: dict[HourFile, dict[str, str]] = {}
+        """Key and value of each that was opened."""
 
     @contextlib.contextmanager
     def opened(self, file: HourFile) -> Iterator[pq.ParquetFile]:
@@ -55,6 +57,11 @@ class Checked:
                 with pq.ParquetFile(pa.PythonFile(handle, mode="r"), pre_buffer=False) as parquet:
                     if parquet.metadata.num_rows != file.rows:
                         raise DamagedError(f"{path} has {parquet.metadata.num_rows} rows, not {file.rows}")
+                    self.metadata[file] = {
+                        key.decode(): value.decode()
+                        for key, value in (parquet.metadata.metadata or {}).items()
+                        if key.startswith(b"collector.")
+                    }
                     yield parquet
             except pa.ArrowException as error:
                 raise DamagedError(f"{path} cannot be read: {error}; run verify") from error
