@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -145,7 +146,9 @@ def _summary(database: Any, folder: Path, total: int) -> int:
         f"{rows:,} rows of {total:,} hits sent: missing {missing}, doubled {doubled}"
         f" ({resends:,} hits that the service sent again were dropped)"
     )
-    console.print(f"Query it yourself: livestream-collector query --output {shlex.quote(str(folder))}")
+    console.print(
+        f"Query it yourself: {_program()} query --output {shlex.quote(str(folder))}", soft_wrap=True
+    )
     if missing or doubled:
         raise VerificationError(f"missing {missing}, doubled {doubled}")
     return ExitCode.DONE
@@ -174,3 +177,10 @@ def _table(title: str, result: Any) -> Any:
     for row in result.fetchall():
         table.add_row(*(Text(f"{value:,}" if isinstance(value, int) else str(value)) for value in row))
     return table
+
+
+def _program() -> str:
+    """How to call it again: the environment of scripts/demo has no command for it."""
+    if shutil.which("livestream-collector"):
+        return "livestream-collector"
+    return f"{shlex.quote(os.path.relpath(sys.executable))} -m collector"
