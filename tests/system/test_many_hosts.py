@@ -1,8 +1,12 @@
-"""Several collectors share a stream: hosts join, leave and die, and between them they have every hit."""
+"""Collectors that share a stream: hosts join, leave and die, and between them they have every hit, once."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
-from harness import Collector, wait_until
+from harness import PATIENCE_S, ROOT, Collector, wait_until
 
 from collector.simulator.hits import indices_of
 from collector.storage.fs import DISK
@@ -23,6 +27,8 @@ UNCOMMITTED = 3000
 
 HOSTS = 3
 STREAM = "demo-stream"
+START_S = int(time.time()) // 3600 * 3600 - 2 * 3600 - 10
+"""Of the hits: ten seconds before the end of an hour that is long over, so that it can be compacted."""
 
 
 class Unwatched:
@@ -82,8 +88,11 @@ def rows_by_host(output: Path, seed: int) -> dict[int, Counter[str]]:
 
 @pytest.mark.timeout(300)
 def test_hosts_join_leave_and_die_and_every_hit_is_there(make_service, make_host):
-    """One too many is told why, waits, and takes the place of one that dies; one drains and comes back."""
-    service = make_service(total=TOTAL, hits_per_second=1000.0)
+    """One too many is told why, waits, and takes the place of one that dies; one drains and comes back.
+
+    What more than one of them was sent, across the border of an hour too, ``compact`` leaves in once.
+    """
+    service = make_service(total=TOTAL, hits_per_second=1000.0, start_s=START_S)
     first, second, third, heir = hosts = [make_host(service) for _ in range(4)]
     for host in (first, second):
         host.start()
@@ -116,10 +125,30 @@ def test_hosts_join_leave_and_die_and_every_hit_is_there(make_service, make_host
     assert [index for index in range(TOTAL) if index not in found] == []
     assert max(count for counts in found.values() for count in counts.values()) == 1
     assert any(len(counts) > 1 for counts in found.values()), "nothing was resent to another host"
+    assert_whole(hosts)
+    assert_in_table(first.output, sum(sum(counts.values()) for counts in found.values()))
+
+    compact(hosts)
+    found = rows_by_host(first.output, service.settings.seed)
+    assert {index: sum(counts.values()) for index, counts in found.items()} == dict.fromkeys(range(TOTAL), 1)
+    assert_whole(hosts)
+    assert_in_table(first.output, TOTAL)
+
+
+def compact(hosts: Sequence[Host]) -> None:
+    states = [argument for host in hosts for argument in ("--state", host.state)]
+    command = [sys.executable, "-m", "collector", "compact", "--output", hosts[0].output, "--stream", STREAM]
+    more = ["--older-than", "0", "--set", "table.format=delta", *states]
+    done = subprocess.run(
+        [*command, *more], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S * 2, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def assert_whole(hosts: Sequence[Host]) -> None:
     for host in hosts:
         report = verify(DISK, StateFolder(host.state), host.output, stream=STREAM, watcher=Unwatched())
         assert report.findings == []
-    assert_in_table(first.output, sum(sum(counts.values()) for counts in found.values()))
 
 
 def assert_in_table(output: Path, rows: int) -> None:
