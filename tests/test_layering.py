@@ -18,6 +18,7 @@ RANKS = {
     "errors": 0,
     "escaping": 0,
     "hit_fields": 0,
+    "late": 0,
     "privacy_fields": 1,
     "settings": 1,
     "settings_kinds": 1,

@@ -8,7 +8,6 @@ intake goes on.
 from __future__ import annotations
 
 import asyncio
-import importlib
 import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 from collector.coordinator.doors import Door
 from collector.errors import StorageError
 from collector.ipc.socketfile import listening
+from collector.late import import_late
 from collector.settings_values import is_loopback
 from collector.storage.fs import DISK
 from collector.telemetry import log
@@ -43,7 +43,7 @@ async def serve_status(coordinator: Coordinator) -> None:
     """Until cancelled. A companion of the collector."""
     with suppress(TimeoutError):  # the first request goes before: two cores are busy enough until then
         await asyncio.wait_for(coordinator.intake.ready.wait(), READER_READY_WITHIN_S)
-    await asyncio.to_thread(_import_libraries)
+    await asyncio.to_thread(import_late, "aiohttp.web", "collector.metrics")
     from aiohttp import web  # noqa: PLC0415 - it takes 0.2 s, in which the loop would answer nobody
 
     from collector.coordinator.answers import Answers  # noqa: PLC0415 - as above
@@ -76,11 +76,6 @@ async def serve_status(coordinator: Coordinator) -> None:
                 answers.end()
     finally:
         await runner.cleanup()
-
-
-def _import_libraries() -> None:
-    for name in ("aiohttp.web", "collector.metrics"):
-        importlib.import_module(name)
 
 
 def _silent() -> logging.Logger:

@@ -26,6 +26,7 @@ from collector.core.remedies import TokenFailure, for_proxy
 from collector.core.retry_after import retry_after_s
 from collector.credentials import Credentials, Secret
 from collector.errors import RefusedError
+from collector.late import import_late
 from collector.proxy import proxy_for, proxy_headers
 from collector.settings import Settings
 from collector.telemetry import log
@@ -177,7 +178,8 @@ class OAuthToken:
         return self._lease
 
     async def _ask(self) -> _Answer:
-        import aiohttp  # noqa: PLC0415 - it takes 0.2 s, which a start with a static token shall not pay
+        await asyncio.to_thread(import_late, "aiohttp")  # 0.2 s: a start with a static token shall not pay it
+        import aiohttp  # noqa: PLC0415 - as above
 
         try:
             status, retry_after, body = await self._exchange()
