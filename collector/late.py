@@ -1,7 +1,7 @@
 """Packages that are imported when they are needed first: a start does not pay for what it may never use.
 
-Used in the coordinator, from any thread. The invariant: one such import at a time. Python lets two threads that
-are at the same package of many modules each go on with half of it.
+Used in the coordinator, from any thread. The invariant: one such import at a time. Python lets two threads
+that are at the same package of many modules each go on with half of it.
 """
 
 from __future__ import annotations

@@ -75,6 +75,7 @@ def test_hours_beyond_the_age_go_and_the_proof_holds(collector):
     stranger.unlink()
     assert_proven(collector)
     wait_until(lambda: not os.listdir(collector.state / "retired"), "the log to take it over")
+    wait_until(lambda: ask(collector.state, "/status.json"), "the status to be served")
     assert json.loads(ask(collector.state, "/status.json"))["retired_parts"] > 30
     assert collector.drain() == 0
     (event,) = removed(collector)
