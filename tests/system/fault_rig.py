@@ -21,7 +21,7 @@ SETTINGS = {
     "log.format": "json",
     "run.decoders": 2,
     "parts.max_age_s": 0.2,
-    "journal.segment_bytes": "1 MiB",
+    "journal.segment_bytes": "384 KiB",
     "journal.max_record_bytes": "256 KiB",
 }
 """So that every step comes again several times a second."""
