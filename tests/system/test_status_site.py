@@ -34,10 +34,16 @@ def running(tmp_path_factory):
     collector = Collector(service, folder, settings=settings)
     collector.start()
     wait_until(lambda: collector.events("page.opened") and collector.rows(), "the page, and rows")
+    wait_until(lambda: looked_since(collector), "the once-a-second look at the timeline")
     yield collector
     if collector.process.poll() is None:
         collector.kill_all()
     service.close()
+
+
+def looked_since(collector: Collector) -> bool:
+    status = msgspec.json.decode(ask(collector.state, "/status.json"), type=Status)
+    return bool(status.timeline and status.totals.rows and status.disk.total_bytes)
 
 
 def address(collector: Collector) -> tuple[str, int]:
