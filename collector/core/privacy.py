@@ -15,8 +15,8 @@ import msgspec
 
 _FINGERPRINT_OF: Final = b"livestream-collector privacy key"
 _FINGERPRINT_CHARACTERS: Final = 8
-_PREFIX: Final = "collector.privacy_"
-_MIXED: Final = f"{_PREFIX}mixed"
+METADATA_PREFIX: Final = "collector.privacy_"
+_MIXED: Final = f"{METADATA_PREFIX}mixed"
 
 
 class Privacy(msgspec.Struct, frozen=True, tag=True):
@@ -42,7 +42,7 @@ class Privacy(msgspec.Struct, frozen=True, tag=True):
         lists = {"dropped": " ".join(self.drop), "hashed": " ".join(self.hash)}
         if self.hash:
             lists["key"] = self.digest(_FINGERPRINT_OF)[:_FINGERPRINT_CHARACTERS]
-        return {f"{_PREFIX}{name}": text for name, text in lists.items() if text}
+        return {f"{METADATA_PREFIX}{name}": text for name, text in lists.items() if text}
 
     def __repr__(self) -> str:
         return f"Privacy(drop={self.drop}, hash={self.hash}, key=***)"
@@ -58,7 +58,7 @@ def merged_metadata(parts: Iterable[Mapping[str, str]]) -> dict[str, str]:
     """
     found: list[dict[str, str]] = []
     for part in parts:
-        own = {key: text for key, text in part.items() if key.startswith(_PREFIX)}
+        own = {key: text for key, text in part.items() if key.startswith(METADATA_PREFIX)}
         accounts = json.loads(own[_MIXED]) if _MIXED in own else [own]
         found += [each for each in accounts if each not in found]
     if len(found) <= 1:

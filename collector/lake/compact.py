@@ -295,7 +295,7 @@ class Compaction:
             "collector.share": str(number),
             "collector.shares": str(count),
             "collector.inputs": json.dumps([file.path.rpartition("/")[2] for file in inputs]),
-            **merged_metadata(self._checked.metadata[file] for file in inputs),
+            **merged_metadata(self._checked.privacy[file] for file in inputs),
         }
 
     def _count(

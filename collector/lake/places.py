@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from collector.core.compaction import HourFile
+from collector.core.privacy import METADATA_PREFIX
 from collector.errors import CollectorError, DamagedError
 from collector.lake.expression import PLACES_SCHEMA
 from collector.storage.fs import Disk
@@ -39,8 +40,8 @@ class Checked:
         self._disk = disk
         self._output = output
         self._good: set[HourFile] = set()
-        self.metadata: dict[HourFile, dict[str, str]] = {}
-        """Key and value of each that was opened."""
+        self.privacy: dict[HourFile, dict[str, str]] = {}
+        """What the metadata of each opened file says of hidden fields; no more, for files may be many."""
 
     @contextlib.contextmanager
     def opened(self, file: HourFile) -> Iterator[pq.ParquetFile]:
@@ -57,11 +58,12 @@ class Checked:
                 with pq.ParquetFile(pa.PythonFile(handle, mode="r"), pre_buffer=False) as parquet:
                     if parquet.metadata.num_rows != file.rows:
                         raise DamagedError(f"{path} has {parquet.metadata.num_rows} rows, not {file.rows}")
-                    self.metadata[file] = {
-                        key.decode(): value.decode()
-                        for key, value in (parquet.metadata.metadata or {}).items()
-                        if key.startswith(b"collector.")
-                    }
+                    if file not in self.privacy:
+                        self.privacy[file] = {
+                            key.decode(): value.decode()
+                            for key, value in (parquet.metadata.metadata or {}).items()
+                            if key.startswith(METADATA_PREFIX.encode())
+                        }
                     yield parquet
             except pa.ArrowException as error:
                 raise DamagedError(f"{path} cannot be read: {error}; run verify") from error
