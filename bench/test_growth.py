@@ -224,7 +224,7 @@ def blocks_with_fields(where: str, fields: int) -> list[Payload]:
 
 
 def with_fields(texts: Iterable[bytes], where: str, fields: int) -> Iterator[bytes]:
-    """Hits whose maps are empty but for these fields. All their values are one text, cut as often as there are."""
+    """Hits whose maps are empty but for these fields. Their values are one text, cut that often."""
     for text in texts:
         hit = json.loads(text) | {"evars": {}, "props": {}}
         values = "".join(re.findall(r"[\w./:=&-]+", text.decode())) * 2
