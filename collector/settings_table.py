@@ -129,7 +129,7 @@ class Journal:
     max_bytes: int = setting(
         Kind.SIZE,
         8 * GIB,
-        "At this size the transfer is paused until parts are committed.",
+        "At this size the transfer is paused until parts are committed. For `decode` the default is 2 GiB.",
         minimum=256 * KIB,
         maximum=16 * TIB,
     )

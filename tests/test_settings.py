@@ -331,12 +331,12 @@ def test_the_name_is_else_the_only_stream_of_the_output(tmp_path):
 
 
 def test_decode_has_defaults_of_its_own():
-    """NAME `files`, state `DIR/.state/NAME.files`, journal in memory; each can be overridden."""
+    """NAME `files`, state `DIR/.state/NAME.files`, a smaller journal in memory; each can be overridden."""
     settings = load(Purpose.DECODE, url=None)
     assert settings.stream.name == "files"
     assert settings.stream.url == ""
     assert settings.state.folder == Path("/data/.state/files.files")
-    assert settings.journal.durability == "memory"
+    assert (settings.journal.durability, settings.journal.max_bytes) == ("memory", 2 << 30)
     assert (
         load(Purpose.DECODE, url=None, assignments=["journal.durability=disk"]).journal.durability == "disk"
     )

@@ -76,7 +76,7 @@ class Intake:
         accepted_total: int,
         start_reader: StartReader,
         accepted: Callable[[tuple[Block, ...]], None],
-        short_of_room: Callable[[], None],
+        journal_full: Callable[[int], None],
     ) -> None:
         self._disk = disk
         self._journal = journal
@@ -86,7 +86,7 @@ class Intake:
         self._last_seq = next_seq - 1
         self._start_reader = start_reader
         self._accepted = accepted
-        self._short_of_room = short_of_room
+        self._journal_full = journal_full
         self._thread = StorageThread("journal")
         self._committed = 0
         self._room_changed = asyncio.Event()
@@ -299,9 +299,8 @@ class Intake:
             reason = f"{free_bytes:,} bytes are free, journal.reserve_bytes is {self._reserve_bytes:,}"
             log("storage.full", what="the journal", reason=reason, retry_s=CREDIT_RETRY_S)
         self._not_granted = grant is None
-        if grant is None:
-            self._short_of_room()
-        else:
+        self._journal_full(self.segments.max_bytes if grant is None else 0)
+        if grant is not None:
             recycled = "" if grant.recycled is None else free_name(grant.recycled)
             self._send(SegmentGranted(grant.segment, recycled))
         if not self.connection:

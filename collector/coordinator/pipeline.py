@@ -152,9 +152,9 @@ class Pipeline:
             self.batching.accepted(block)
         self._pump()
 
-    def close_batch(self) -> None:
-        """Whatever its age: the journal is full, or everything in hand is to be committed."""
-        self.batching.close()
+    def journal_full(self, size_bytes: int) -> None:
+        """It has no room left for the reader; 0: it has some again."""
+        self.batching.full_journal_bytes = size_bytes
         self._pump()
 
     async def drained(self) -> None:

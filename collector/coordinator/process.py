@@ -133,7 +133,7 @@ class Coordinator:
             accepted_total=foundation.accepted_records,
             start_reader=self.children.start_reader,
             accepted=self._accepted,
-            short_of_room=self.pipeline.close_batch,
+            journal_full=self.pipeline.journal_full,
         )
 
     # ------------------------------------------------------------ the two things to run

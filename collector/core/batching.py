@@ -63,6 +63,8 @@ class Batching:
         self._decoders: set[int] = set()
         self.held = False
         """Nothing new is handed out or staged: the disk is full."""
+        self.full_journal_bytes = 0
+        """The journal's size where it has no room left for the reader, 0 where it has."""
 
     # ------------------------------------------------------------ what is known
 
@@ -196,7 +198,7 @@ class Batching:
         self._batch_before = (batch.first, batch.last)
 
     def close(self) -> None:
-        """Close the open batch now, whatever its age: drain, or the journal is full."""
+        """Close the open batch now, whatever its age."""
         if (batch := self._open()) is not None:
             batch.closed = True
 
@@ -301,8 +303,15 @@ class Batching:
             return
         old = now_s - batch.opened_at_s >= self.limits.max_age_s
         hole = bool(self._waiting) and self._waiting[0].seq != batch.last + 1 and batch.last > 0
-        if old or hole or batch.bytes >= self.limits.max_bytes or len(batch.hours) > MAX_HOURS:
+        large = batch.bytes >= self.limits.max_bytes or len(batch.hours) > MAX_HOURS
+        if old or hole or large or self._makes_room(batch):
             batch.closed = True
+
+    def _makes_room(self, batch: Batch) -> bool:
+        """Only a commit does. Many small ones would make many small parts, so blocks are waited for."""
+        if not self.full_journal_bytes:
+            return False
+        return not self._waiting or batch.bytes >= self.full_journal_bytes // 2
 
     # ------------------------------------------------------------ looking things up
 

@@ -101,7 +101,7 @@ class Stage:
             accepted_total=0,
             start_reader=self._start,
             accepted=lambda blocks: self.accepted.set(),
-            short_of_room=lambda: None,
+            journal_full=lambda size_bytes: None,
         )
         self.transport = self.intake.transport = Transport(self.intake)
 

@@ -90,6 +90,34 @@ def test_a_batch_closes_by_age_and_is_committed_when_every_share_is_staged():
     assert batching.idle
 
 
+def test_a_full_journal_makes_no_small_batches_of_blocks_that_wait():
+    """While decoders have something to do, a batch is closed for room only once it is half a journal."""
+    batching = fresh(decoders=1)
+    for seq in range(1, 21):
+        batching.accepted(block(seq))
+    batching.full_journal_bytes = 120
+    found = []
+    while orders := batching.orders(0):
+        for _, seq in decodes(orders):
+            batching.answered(seq)
+            batching.block_done(done(seq))
+        found += [(stage.batch, stage.last) for _, stage in stages(orders)]
+    assert found == [(1, 6), (7, 12)], "and no more than two wait for their commit"
+
+
+def test_a_full_journal_commits_what_there_is_once_nothing_waits():
+    """The reader waits for room and nothing more will come: the batch is closed, however small it is."""
+    batching = fresh(decoders=1)
+    for seq in (1, 2):
+        batching.accepted(block(seq))
+    batching.orders(0)
+    for seq in (1, 2):
+        batching.block_done(done(seq))
+    assert stages(batching.orders(0)) == []
+    batching.full_journal_bytes = 1000
+    assert [stage.last for _, stage in stages(batching.orders(0))] == [2]
+
+
 def test_the_next_batch_waits_for_the_answers_of_this_one():
     """No block of the next batch is handed out while a claim of this one has no answer."""
     batching = fresh(limits=BatchLimits(60, 10))

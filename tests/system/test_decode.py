@@ -115,6 +115,20 @@ def test_no_journal_is_left_in_memory(tmp_path, output):
     assert not [name for name in os.listdir("/dev/shm") if instance in name]
 
 
+def test_a_file_larger_than_the_journal_makes_few_parts(tmp_path, output):
+    """Reading is faster than decoding, so the journal is always full; a batch is half of it all the same."""
+    path, journal_bytes = tmp_path / "hits.jsonl", 96 << 20
+    text = b"\n".join(LINES) + b"\n"
+    with path.open("wb") as file:
+        file.writelines(text for _ in range(3 * journal_bytes // len(text)))
+    settings = (f"journal.max_bytes={journal_bytes}", "journal.segment_bytes=4MiB", "run.decoders=1")
+    done = collector("decode", path, "--output", output, *(word for at in settings for word in ("--set", at)))
+    assert done.returncode == 0, done.stderr
+    assert "connection.paused" in done.stderr, "there was room all the time"
+    assert len(rows(output)) == len(LINES)
+    assert done.stderr.count("batch.committed") < 10
+
+
 def test_the_demo_misses_and_doubles_nothing(output):
     """One forced disconnect waited out, then the summary from the Parquet."""
     done = collector("demo", "--seconds", "4", "--output", output)
