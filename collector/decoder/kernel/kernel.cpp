@@ -26,7 +26,7 @@
 //   map<utf8, T>      an object with free keys
 //   and null, wherever a value may stand
 //
-// How it is fast. Strings are copied 16 bytes at a time while the same 16 bytes are searched for what ends them.
+// How it is fast. Strings are copied 32 bytes at a time while the same 32 bytes are searched for what ends them.
 // Members come in the same order again and again: each struct remembers which member followed which, and compares
 // the text of that key first, quotes and colon included. Only a string with a byte over 127 is checked for UTF-8.
 // Buffers are used again once Arrow has let go of the batch they were in: fresh pages cost as much as the parsing.
@@ -317,58 +317,69 @@ void clear(Column& column) {
 
 // ---------------------------------------------------------------- strings
 
+// Copies 16 bytes; one bit for each, lowest first: is it a quote, a backslash or a control character, is it over 127.
+struct Marks {
+  uint32_t ends;
+  uint32_t high;
+};
+
 #if defined(__SSE2__)
 
-// Copies 16 bytes; how many of them come before a quote, a backslash or a control character.
-inline unsigned copy_16(const uint8_t* from, uint8_t* to, unsigned& high) {
+inline Marks copy_16(const uint8_t* from, uint8_t* to) {
   const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
   _mm_storeu_si128(reinterpret_cast<__m128i*>(to), bytes);
   const __m128i control = _mm_cmpeq_epi8(_mm_min_epu8(bytes, _mm_set1_epi8(0x1F)), bytes);
   const __m128i quote = _mm_cmpeq_epi8(bytes, _mm_set1_epi8('"'));
   const __m128i escape = _mm_cmpeq_epi8(bytes, _mm_set1_epi8('\\'));
-  const unsigned ends = static_cast<unsigned>(_mm_movemask_epi8(_mm_or_si128(control, _mm_or_si128(quote, escape))));
-  const unsigned over = static_cast<unsigned>(_mm_movemask_epi8(bytes));
-  if (ends == 0) {
-    high |= over;
-    return 16;
-  }
-  high |= over & ((ends & (0U - ends)) - 1);  // of those before the first end
-  return static_cast<unsigned>(__builtin_ctz(ends));
+  const auto bits = [](__m128i mask) { return static_cast<uint32_t>(_mm_movemask_epi8(mask)); };
+  return {bits(_mm_or_si128(control, _mm_or_si128(quote, escape))), bits(bytes)};
 }
 
 #elif defined(__aarch64__)
 
-inline unsigned copy_16(const uint8_t* from, uint8_t* to, unsigned& high) {
+inline Marks copy_16(const uint8_t* from, uint8_t* to) {
   const uint8x16_t bytes = vld1q_u8(from);
   vst1q_u8(to, bytes);
   const uint8x16_t found = vorrq_u8(vcltq_u8(bytes, vdupq_n_u8(0x20)),
                                     vorrq_u8(vceqq_u8(bytes, vdupq_n_u8('"')), vceqq_u8(bytes, vdupq_n_u8('\\'))));
-  const auto nibbles = [](uint8x16_t mask) {  // four bits a byte
-    return vget_lane_u64(vreinterpret_u64_u8(vshrn_n_u16(vreinterpretq_u16_u8(mask), 4)), 0);
+  const auto bits = [](uint8x16_t mask) {
+    static const uint8_t PLACES[16] = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
+    const uint8x16_t places = vandq_u8(mask, vld1q_u8(PLACES));
+    return vaddv_u8(vget_low_u8(places)) | static_cast<uint32_t>(vaddv_u8(vget_high_u8(places))) << 8;
   };
-  const uint64_t ends = nibbles(found);
-  const uint64_t over = nibbles(vcgeq_u8(bytes, vdupq_n_u8(0x80)));
-  if (ends == 0) {
-    high |= over != 0;
-    return 16;
-  }
-  high |= (over & ((ends & (0 - ends)) - 1)) != 0;
-  return static_cast<unsigned>(__builtin_ctzll(ends)) / 4;
+  return {bits(found), bits(vcgeq_u8(bytes, vdupq_n_u8(0x80)))};
 }
 
 #else
 
-inline unsigned copy_16(const uint8_t* from, uint8_t* to, unsigned& high) {
+inline Marks copy_16(const uint8_t* from, uint8_t* to) {
+  Marks marks{0, 0};
   for (unsigned i = 0; i < 16; ++i) {
-    const uint8_t byte = from[i];
-    if (byte == '"' || byte == '\\' || byte < 0x20) return i;
-    to[i] = byte;
-    high |= byte & 0x80;
+    const uint8_t byte = to[i] = from[i];
+    marks.ends |= static_cast<uint32_t>(byte == '"' || byte == '\\' || byte < 0x20) << i;
+    marks.high |= static_cast<uint32_t>(byte >> 7) << i;
   }
-  return 16;
+  return marks;
 }
 
 #endif
+
+// Twice as much; how many of the bytes come before one that ends a string. `high`: not 0 if one of these is over 127.
+// Most strings are no longer: then no branch depends on their length.
+constexpr unsigned STEP = 32;
+
+inline unsigned copy_step(const uint8_t* from, uint8_t* to, uint32_t& high) {
+  const Marks low = copy_16(from, to);
+  const Marks top = copy_16(from + 16, to + 16);
+  const uint32_t ends = low.ends | top.ends << 16;
+  const uint32_t over = low.high | top.high << 16;
+  if (ends == 0) {
+    high |= over;
+    return STEP;
+  }
+  high |= over & ((ends & (0U - ends)) - 1);  // of those before the first end
+  return static_cast<unsigned>(__builtin_ctz(ends));
+}
 
 // Source: Unicode 16, table 3-7, well-formed UTF-8 byte sequences.
 bool is_utf8(const uint8_t* at, const uint8_t* end) {
@@ -441,17 +452,14 @@ inline uint64_t mixed(uint64_t a, uint64_t b) {
   return static_cast<uint64_t>(product) ^ static_cast<uint64_t>(product >> 64);
 }
 
-// Of all bytes, so that long keys with equal ends are not all in one place.
-uint64_t hash_of(const uint8_t* at, size_t length, uint64_t seed) {
-  uint64_t hash = seed ^ length;
-  for (; length > 8; at += 8, length -= 8) {
-    uint64_t word = 0;
-    std::memcpy(&word, at, 8);
-    hash = mixed(hash ^ word, 0x9E3779B97F4A7C15ULL);
-  }
-  uint64_t word = 0;
-  std::memcpy(&word, at, length);
-  return mixed(hash ^ word, 0xBF58476D1CE4E5B9ULL | 1);
+// Up to 16 bytes as words, with zeros behind them. Reads 16, whatever the length.
+inline std::array<uint64_t, 2> words_of(const uint8_t* at, size_t length) {
+  const auto mask = [](size_t bytes) { return bytes >= 8 ? ~0ULL : (1ULL << (bytes * 8)) - 1; };
+  std::array<uint64_t, 2> words;
+  std::memcpy(words.data(), at, sizeof words);
+  words[0] &= mask(length);
+  words[1] &= length > 8 ? mask(length - 8) : 0;
+  return words;
 }
 
 // The keys of the map in hand. Cleared by counting up, so that a map costs what its keys cost.
@@ -472,23 +480,39 @@ class Seen {
   }
 
  private:
+  using Words = std::array<uint64_t, 2>;
+
   struct Slot {
+    Words begin{};  // of the key: most are no longer
     uint32_t turn = 0;
     uint32_t key = 0;
   };
 
+  // There are PADDING bytes behind the text of a column.
   bool insert(Column& keys, int64_t first, uint32_t key) {
     const auto [at, length] = bytes(keys, first + key);
+    const Words begin = words_of(at, length);
     const size_t mask = slots_.size() - 1;
-    for (size_t i = hash_of(at, length, seed_) & mask;; i = (i + 1) & mask) {
+    for (size_t i = hash_of(begin, at, length) & mask;; i = (i + 1) & mask) {
       Slot& slot = slots_[i];
       if (slot.turn != turn_) {
-        slot = {turn_, key};
+        slot = {begin, turn_, key};
         return true;
       }
+      if (slot.begin != begin) continue;
       const auto [other, other_length] = bytes(keys, first + slot.key);
       if (other_length == length && std::memcmp(other, at, length) == 0) return false;
     }
+  }
+
+  // Of all bytes, so that long keys with equal ends are not all in one place.
+  uint64_t hash_of(const Words& begin, const uint8_t* at, size_t length) const {
+    uint64_t hash = mixed(begin[0] ^ seed_, begin[1] ^ ~seed_);
+    for (size_t done = sizeof begin; done < length; done += sizeof begin) {
+      const Words more = words_of(at + done, length - done);
+      hash = mixed(hash ^ more[0], more[1] ^ ~seed_);
+    }
+    return hash;
   }
 
   void enlarge(Column& keys, int64_t first) {
@@ -764,14 +788,14 @@ class Parser {
     if (!has_room(type, column)) return refuse(KERNEL_NO_MEMORY);
     const size_t begin = static_cast<size_t>(column.offsets()[column.rows]);
     size_t used = begin;
-    unsigned high = 0;
+    uint32_t high = 0;
     for (;;) {
       if (used + PADDING > column.text.capacity && !column.text.grow(used, used + PADDING))
         return refuse(KERNEL_NO_MEMORY);
-      const unsigned copied = copy_16(at_, column.text.at + used, high);
+      const unsigned copied = copy_step(at_, column.text.at + used, high);
       at_ += copied;
       used += copied;
-      if (copied == 16) continue;
+      if (copied == STEP) continue;
       if (*at_ == '"') break;
       if (*at_ != '\\') return refuse(KERNEL_SYNTAX);
       if (!escape(column.text.at, used)) return false;
