@@ -24,6 +24,7 @@ from isal.isal_zlib import crc32
 
 from collector.errors import DamagedError, NewerVersionError
 from collector.storage.fs import Bytes, Disk
+from collector.storage.layout import MEMORY_ROOT
 
 SEGMENT_VERSION: Final = 1
 SEGMENT_HEADER_BYTES: Final = 4096
@@ -45,6 +46,9 @@ _CHECKED_BYTES: Final = _BLOCK.size + _CRC.size
 
 _POPULATE_READ: Final = 22
 """MADV_POPULATE_READ, which the module ``mmap`` does not name. *Source*: linux/mman.h."""
+
+_FAULT_AROUND_BYTES: Final = 64 * 1024
+"""A touch maps so much, if it is in memory already. *Source*: linux/mm/memory.c, fault_around_bytes."""
 
 _SEGMENT_NAME: Final = re.compile(r"(free-)?([0-9]{16})\.segment")
 
@@ -192,6 +196,7 @@ class MappedSegment:
     def __init__(self, disk: Disk, folder: Path, number: int, *, lenient: bool = False) -> None:
         self.number = number
         self.path = folder / segment_name(number)
+        self._in_memory = self.path.is_relative_to(MEMORY_ROOT)
         self._mapping, self.size_bytes = _map(disk, self.path)
         self._view = memoryview(self._mapping)
         *_, salt, _ = _SEGMENT.unpack_from(self._view)
@@ -276,13 +281,17 @@ class MappedSegment:
     def load(self, offset: int, length: int) -> None:
         """Have these bytes in memory, and mapped. *Blocks* for the disk.
 
-        *Source*: madvise(2). In one call 0.26 us for a hit of a journal in memory, page by page 0.39.
+        *Source*: madvise(2). In one call 0.01 us for a hit of a journal on the disk, page by page 0.39. In
+        memory 0.25 in one call, touched here and there 0.14.
         """
-        first = offset - offset % mmap.PAGESIZE
+        first, end = offset - offset % mmap.PAGESIZE, offset + length
+        if self._in_memory:
+            bytes(self._view[first:end:_FAULT_AROUND_BYTES])
+            return
         try:
-            self._mapping.madvise(_POPULATE_READ, first, offset + length - first)
+            self._mapping.madvise(_POPULATE_READ, first, end - first)
         except OSError:  # Linux before 5.14, or a page that cannot be read: touching it ends us
-            bytes(self._view[first : offset + length : mmap.PAGESIZE])
+            bytes(self._view[first : end : mmap.PAGESIZE])
 
     def bytes_from(self, offset: int, limit_bytes: int) -> bytes:
         """Up to the last byte that is not zero."""
