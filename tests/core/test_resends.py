@@ -112,7 +112,7 @@ def test_zero_is_an_id_like_any_other() -> None:
 
 def test_full_buckets_overflow_and_wrap_around() -> None:
     """A hundred ids that all belong into the last bucket are all found again."""
-    claims = Claims()
+    claims = Claims(room_for=1000)
     low = np.arange(100, dtype=np.uint64)
     key = ~np.zeros(100, np.uint64)
     owner = owner_of(5, lines_of(100))
@@ -126,7 +126,7 @@ def test_full_buckets_overflow_and_wrap_around() -> None:
 @given(st.lists(arrays(np.uint64, st.integers(0, 3000), elements=st.integers(0, 5000)), max_size=6))
 def test_claims_grow_without_forgetting(calls: list[U64]) -> None:
     """Against a dict, over several doublings, with repeats within and between calls."""
-    claims, model = Claims(), {}
+    claims, model = Claims(room_for=1), {}
     for seq, low in enumerate(calls, 1):
         key = key_of(np.zeros(len(low), np.uint64), low)
         owner = owner_of(seq, lines_of(len(low)))
@@ -142,10 +142,11 @@ def test_claims_grow_without_forgetting(calls: list[U64]) -> None:
 def test_a_table_is_as_large_as_the_batch_before_needed() -> None:
     """So that a busy stream does not grow every table from nothing."""
     index = ResendIndex(CommittedIds())
-    ask(index, 1, 1, [(i, i) for i in range(20_000)])
+    count = 2 * resends.LEAST_ROOM
+    ask(index, 1, 1, [(i, i) for i in range(count)])
     index.drop_batch(1)
     ask(index, 2, 2, [(1, 99)])
-    assert len(index._claims[2]._used) * resends.SLOTS * resends.FULLEST >= 20_000
+    assert len(index._claims[2]._used) * resends.SLOTS * resends.FULLEST >= count
 
 
 # ---------------------------------------------------------------- several batches
