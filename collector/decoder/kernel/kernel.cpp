@@ -95,6 +95,8 @@ struct ArrowArray {
 // ---------------------------------------------------------------- what Python sees
 
 #define EXPORTED __attribute__((visibility("default")))
+#define SELDOM __attribute__((noinline, cold))
+#define INLINED __attribute__((always_inline)) inline  // half of the time: 4 % less of it
 #ifndef KERNEL_SOURCE
 #define KERNEL_SOURCE ""
 #endif
@@ -157,7 +159,7 @@ struct Buffer {
   ~Buffer() { give_back(); }
 
   // Keeps the first `used` bytes. False: there is no memory, and nothing has changed.
-  bool grow(size_t used, size_t wanted) {
+  SELDOM bool grow(size_t used, size_t wanted) {
     size_t larger = capacity < 4096 ? 4096 : capacity;
     while (larger < wanted) larger *= 2;
     void* fresh = ::operator new(larger, std::align_val_t{ALIGNMENT}, std::nothrow);
@@ -224,7 +226,7 @@ size_t values_bytes(Kind kind, int64_t rows) {
   return count * width_of(kind);
 }
 
-bool make_room(const Type& type, Column& column) {
+SELDOM bool make_room(const Type& type, Column& column) {
   const int64_t larger = column.room == 0 ? FIRST_ROWS : column.room * 2;
   const size_t bits = static_cast<size_t>(larger + 7) / 8;
   if (type.kind != Kind::Struct) {
@@ -784,7 +786,7 @@ class Parser {
   }
 
   // Behind the opening quote.
-  bool text(const Type& type, Column& column) {
+  INLINED bool text(const Type& type, Column& column) {
     if (!has_room(type, column)) return refuse(KERNEL_NO_MEMORY);
     const size_t begin = static_cast<size_t>(column.offsets()[column.rows]);
     size_t used = begin;
@@ -807,7 +809,7 @@ class Parser {
     return true;
   }
 
-  bool escape(uint8_t* text, size_t& used) {
+  SELDOM bool escape(uint8_t* text, size_t& used) {
     ++at_;
     const uint8_t letter = *at_++;
     switch (letter) {
