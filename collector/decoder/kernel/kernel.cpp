@@ -791,18 +791,21 @@ class Parser {
     const size_t begin = static_cast<size_t>(column.offsets()[column.rows]);
     size_t used = begin;
     uint32_t high = 0;
+    const uint8_t* at = at_;  // bytes that are written could be anything's, so a member would be read again each time
     for (;;) {
       if (used + PADDING > column.text.capacity && !column.text.grow(used, used + PADDING))
         return refuse(KERNEL_NO_MEMORY);
-      const unsigned copied = copy_step(at_, column.text.at + used, high);
-      at_ += copied;
+      const unsigned copied = copy_step(at, column.text.at + used, high);
+      at += copied;
       used += copied;
       if (copied == STEP) continue;
-      if (*at_ == '"') break;
-      if (*at_ != '\\') return refuse(KERNEL_SYNTAX);
+      if (*at == '"') break;
+      at_ = at;
+      if (*at != '\\') return refuse(KERNEL_SYNTAX);
       if (!escape(column.text.at, used)) return false;
+      at = at_;
     }
-    ++at_;
+    at_ = at + 1;
     if (high != 0 && !is_utf8(column.text.at + begin, column.text.at + used)) return refuse(KERNEL_ENCODING);
     column.offsets()[column.rows + 1] = static_cast<int32_t>(used);
     end_value(column);
