@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 
 from collector.errors import ConfigurationError
 from collector.escaping import printable
-from collector.settings_kinds import GIB
+from collector.settings_kinds import GIB, MIB
 from collector.settings_rules import broken_rules, default_hosts, default_name
 from collector.settings_table import SECTIONS, SPECS, Settings, environment_name
 from collector.settings_values import Refusal, parse
@@ -66,7 +66,11 @@ _REQUIRED: Final[Mapping[Purpose, tuple[str, ...]]] = {
     Purpose.STATE: ("output.folder",),
     Purpose.LOOK: ("output.folder",),
 }
-_OF_FILES: Final = {"journal.durability": "memory", "journal.max_bytes": 2 * GIB}
+_OF_FILES: Final = {
+    "journal.durability": "memory",
+    "journal.max_bytes": 2 * GIB,
+    "journal.segment_bytes": 16 * MIB,
+}
 """A file waits, so no more of it is taken into memory than what keeps the decoders busy."""
 
 _OWN_DEFAULTS: Final[Mapping[Purpose, Mapping[str, Any]]] = {

@@ -150,7 +150,7 @@ class Journal:
     segment_bytes: int = setting(
         Kind.SIZE,
         64 * MIB,
-        "Size of one segment file, a multiple of 4 KiB.",
+        "Size of one segment file, a multiple of 4 KiB. For `decode` the default is 16 MiB.",
         minimum=64 * KIB,
         maximum=GIB,
     )

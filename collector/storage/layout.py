@@ -42,6 +42,11 @@ def memory_journal(instance: str) -> Path:
     return MEMORY_ROOT / f"livestream-collector-{instance}"
 
 
+def in_memory(journal: Path) -> bool:
+    """Whether this folder is a ``memory_journal``."""
+    return journal.parent == MEMORY_ROOT
+
+
 def make_private(disk: Disk, folder: Path, *, follow: bool = False) -> None:
     """A folder of ours that nobody else can enter, made or set right.
 

@@ -24,7 +24,7 @@ from isal.isal_zlib import crc32
 
 from collector.errors import DamagedError, NewerVersionError
 from collector.storage.fs import Bytes, Disk
-from collector.storage.layout import MEMORY_ROOT
+from collector.storage.layout import in_memory
 
 SEGMENT_VERSION: Final = 1
 SEGMENT_HEADER_BYTES: Final = 4096
@@ -196,7 +196,7 @@ class MappedSegment:
     def __init__(self, disk: Disk, folder: Path, number: int, *, lenient: bool = False) -> None:
         self.number = number
         self.path = folder / segment_name(number)
-        self._in_memory = self.path.is_relative_to(MEMORY_ROOT)
+        self._in_memory = in_memory(folder)
         self._mapping, self.size_bytes = _map(disk, self.path)
         self._view = memoryview(self._mapping)
         *_, salt, _ = _SEGMENT.unpack_from(self._view)
