@@ -19,6 +19,7 @@ from collector.lake.engines import DuckDbEngine, Engine
 from collector.storage.compacted import CompactionFolder
 from collector.storage.fs import DISK, Disk
 from tests.storage.collected_rig import COLLECTED_AT_US, HOUR_US, STREAM, Collected
+from tests.unwatched import Unwatched
 
 NOW_S = COLLECTED_AT_US // 1_000_000
 LATER_US = COLLECTED_AT_US + 10 * HOUR_US
@@ -37,18 +38,6 @@ def hit(number: int, hours_ago: int = 0, visitor: int = 1) -> bytes:
 
 def hit_without_id(number: int, hours_ago: int = 0) -> bytes:
     return f'{{"pageName":"no id {number}","receivedTimeGMT":{NOW_S - 3600 * hours_ago}}}'.encode()
-
-
-class Unwatched:
-    def begun(self, total_bytes: int) -> None:
-        self.total_bytes = total_bytes
-        self.done_bytes = 0
-
-    def advanced(self, count_bytes: int) -> None:
-        self.done_bytes += count_bytes
-
-    def named(self, name: str) -> None:
-        pass
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import obstore
 import pytest
-from collected_rig import Collected, Unwatched, make_collected
+from collected_rig import Collected, make_collected
 from lake_rig import Shipped
 from store_rig import BUCKET
 
@@ -12,6 +12,7 @@ from collector.core.entries import Retired, RetiredFile
 from collector.core.messages import FileKind
 from collector.lake.proof import verify_remote
 from collector.storage.fs import DISK
+from tests.unwatched import Unwatched
 
 
 @pytest.fixture(scope="module")

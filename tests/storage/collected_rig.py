@@ -45,20 +45,12 @@ from collector.storage.layout import StateFolder
 from collector.storage.publish import publish
 from collector.storage.verify.findings import Report
 from collector.storage.verify.proof import verify
+from tests.unwatched import Unwatched
 
 INSTANCE = "00112233445566ff"
 STREAM = "shop"
 COLLECTED_AT_US = 1_795_000_060_123_456
 HOUR_US = 3_600_000_000
-
-
-class Unwatched:
-    def begun(self, total_bytes: int) -> None:
-        self.total_bytes = total_bytes
-        self.done_bytes = 0
-
-    def advanced(self, count_bytes: int) -> None:
-        self.done_bytes += count_bytes
 
 
 def hit(number: int, received_s: int = COLLECTED_AT_US // 1_000_000) -> bytes:

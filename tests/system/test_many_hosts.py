@@ -20,6 +20,7 @@ from collector.simulator.hits import indices_of
 from collector.storage.fs import DISK
 from collector.storage.layout import StateFolder
 from collector.storage.verify.proof import verify
+from tests.unwatched import Unwatched
 
 TOTAL = 20_000
 UNCOMMITTED = 3000
@@ -29,14 +30,6 @@ HOSTS = 3
 STREAM = "demo-stream"
 START_S = int(time.time()) // 3600 * 3600 - 2 * 3600 - 10
 """Of the hits: ten seconds before the end of an hour that is long over, so that it can be compacted."""
-
-
-class Unwatched:
-    def begun(self, total_bytes: int) -> None:
-        pass
-
-    def advanced(self, count_bytes: int) -> None:
-        pass
 
 
 @dataclass

@@ -15,16 +15,11 @@ from collector.commands.asking import ask
 from collector.storage.fs import DISK
 from collector.storage.layout import StateFolder
 from collector.storage.verify.proof import verify
+from tests.unwatched import Unwatched
 
 TOTAL = 4000
 HOURS = 60
 SETTINGS = {"log.format": "json", "parts.max_bytes": 1 << 20}
-
-
-class Unwatched:
-    def begun(self, total_bytes: int) -> None: ...
-
-    def advanced(self, count_bytes: int) -> None: ...
 
 
 @pytest.fixture
