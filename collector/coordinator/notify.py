@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from typing import Final, Self
 
 from collector.coordinator.process import Companion, Coordinator
+from collector.core.sentence import STARTING
 from collector.errors import CollectorError, ExitCode
 from collector.escaping import printable, without_secrets
 
@@ -58,7 +59,7 @@ class Notify:
     @contextmanager
     def starting(self) -> Iterator[None]:
         """While the last run's work is taken up, which blocks: however long it takes, it goes on."""
-        self._tell("Starting: the work of the last run is taken up")
+        self._tell(STARTING)
         if self._socket is None:
             yield
             return

@@ -22,6 +22,9 @@ BEHIND_S: Final = 300.0
 RECENT_US: Final = 24 * 3600 * 1_000_000
 """A gap is spoken of for so long."""
 
+STARTING: Final = "Starting: the work of the last run is taken up"
+"""Said before there is a status, too."""
+
 
 def sentence(status: Status) -> str:
     """In words, with its full stop."""
@@ -35,7 +38,7 @@ def sentence(status: Status) -> str:
 
 def _starting(status: Status) -> str:
     del status
-    return "Starting: the work of the last run is taken up"
+    return STARTING
 
 
 def _waiting(status: Status) -> str:
