@@ -42,6 +42,8 @@ class Retention:
 class Ship:
     """Committed parts to an object store, by a process of its own. Needs the extra `lake`: docs/lake.md.
 
+    Without `url` nothing is shipped, and whatever else here is not the default is refused.
+
     Credentials come from the environment only, as the store's own tools take them: `AWS_ACCESS_KEY_ID`,
     `GOOGLE_APPLICATION_CREDENTIALS`, `AZURE_STORAGE_ACCOUNT_NAME` and so on. Only that process gets them.
     """

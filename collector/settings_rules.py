@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from collector import privacy_fields
 from collector.settings_kinds import NAME_PATTERN, format_value
 from collector.settings_kinds import Kind as _Kind
+from collector.settings_table import SPECS
 from collector.settings_values import is_loopback
 
 FLOOR_S: Final = 60.0
@@ -70,6 +71,10 @@ def broken_rules(values: Values, bad: Collection[str]) -> Iterator[tuple[str, st
         fault = rule(*(values[key] for key in keys))
         if fault:
             yield keys[0], fault
+    for key, needed in _NEEDS.items():
+        is_said = key not in bad and values[key] != SPECS[key].default
+        if is_said and needed not in bad and values[needed] is None:
+            yield key, f"it means nothing without {needed}: give {needed} as well, or take it out"
 
 
 def _encrypted(url: str) -> str:
@@ -209,3 +214,8 @@ _RULES: Final[tuple[tuple[tuple[str, ...], Callable[..., str]], ...]] = (
     ),
     (("retention.hits_max_bytes", "parts.max_bytes"), _holds_a_batch),
 )
+
+_NEEDS: Final[Mapping[str, str]] = {
+    f"ship.{name}": "ship.url" for name in ("keep_local_s", "uploads", "endpoint", "region")
+}
+"""What would be ignored without another setting. A default may be written down: all of them are true then."""

@@ -525,3 +525,30 @@ def test_a_stores_own_address_is_for_s3_and_encrypted():
         assignments=["ship.url=s3://b/p", "ship.endpoint=http://x.example"]
     )
     assert load(assignments=["ship.url=s3://b/p", "ship.endpoint=http://127.0.0.1:9000"]).ship.endpoint
+
+
+@pytest.mark.parametrize(
+    ("given", "shown", "value"),
+    [
+        ("ship.keep_local_s=86400", "86400.0", 86400),
+        ("ship.uploads=8", "8", 8),
+        ("ship.endpoint=https://x.example", '"https://x.example"', "https://x.example"),
+        ("ship.region=eu-west-1", '"eu-west-1"', "eu-west-1"),
+    ],
+)
+def test_what_says_how_to_ship_needs_a_store(given, shown, value):
+    """Else nobody would be told that it is ignored. Where the store itself is wrong, that alone is said."""
+    key = given.partition("=")[0]
+    found = fault(assignments=[given])
+    assert found.startswith(f"cannot start: {key} (--set {key}): {shown} cannot be used: ")
+    assert found.endswith("give ship.url as well, or take it out")
+    assert fault(assignments=[given, "table.format=delta"]) == found, "a table alone ships nothing"
+    assert fault(assignments=[given, "ship.url=s3:///x"]) == fault(assignments=["ship.url=s3:///x"])
+    ship = load(assignments=[given, "ship.url=s3://bucket/x"]).ship
+    assert getattr(ship, key.partition(".")[2]) == value
+
+
+def test_the_defaults_of_shipping_may_be_written_down():
+    """`config show` does, and they are true without a store."""
+    ship = load(assignments=["ship.keep_local_s=always", "ship.uploads=4"]).ship
+    assert (ship.url, ship.keep_local_s, ship.uploads) == (None, "always", 4)
