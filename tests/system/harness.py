@@ -74,6 +74,20 @@ class Service:
     def sent(self) -> int:
         return self.simulator.hits_sent
 
+    def make_more(self, hits: int) -> None:
+        """So many above ``total``: for a test that must not depend on how much has come until it acts."""
+        production = self.simulator._production
+
+        async def make() -> None:  # in the service's own thread
+            production.total = production.end + hits
+
+        self._call(make())
+
+    @property
+    def made(self) -> int:
+        """How many hits there are to be sent by now, of those that have a ``total``."""
+        return self.simulator._production.end
+
     def cut(self, how: str = "rst") -> int:
         return self._call(self.simulator.cut(how))
 
