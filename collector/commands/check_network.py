@@ -28,7 +28,6 @@ from collector.telemetry import configure
 
 TIMEOUT_S: Final = 15.0
 _LEAST_DAYS: Final = 14
-_HEAD_BYTES: Final = 16 * 1024
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 

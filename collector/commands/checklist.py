@@ -41,7 +41,7 @@ def ok(said: str) -> Found:
     return Found(Mark.OK, said)
 
 
-def note(said: str, do: str = "") -> Found:
+def note(said: str, do: str) -> Found:
     return Found(Mark.NOTE, said, do)
 
 

@@ -27,6 +27,7 @@ from collector.storage.fs import DISK
 from collector.storage.layout import StateFolder
 
 _US: Final = 1_000_000
+_MOST_HOURS: Final = 4
 
 
 def run(settings: Settings, states: Sequence[Path], *, dry_run: bool = False) -> int:
@@ -102,9 +103,10 @@ def _say_left(compaction: Compaction, plan: Plan) -> None:
         _say(f"left alone: {f'{files:,} files of ' if files else ''}{why}")
 
 
-def _hours(hours: Sequence[int], most: int = 4) -> str:
-    more = f" and {len(hours) - most:,} hours before" if len(hours) > most else ""
-    return ", ".join(hour_name(hour) for hour in hours[:most]) + more
+def _hours(hours: Sequence[int]) -> str:
+    left = len(hours) - _MOST_HOURS
+    more = f" and {left:,} hours before" if left > 0 else ""
+    return ", ".join(hour_name(hour) for hour in hours[:_MOST_HOURS]) + more
 
 
 def _hour_line(done: HourDone) -> str:

@@ -282,7 +282,7 @@ class Disk:
         finally:
             self.close(fd)
 
-    def write_file_durably(self, path: AnyPath, data: Bytes, mode: int = 0o600) -> None:
+    def write_file_durably(self, path: AnyPath, data: Bytes) -> None:
         """The old content or the new one, never a mixture; the new one once this returns.
 
         *Raises*: NoSpaceError, and then the old content is in place and nothing is left beside it.
@@ -290,12 +290,12 @@ class Disk:
         folder, name = os.path.split(os.path.abspath(path))
         temporary = os.path.join(folder, f".{name}.new")
         with self.removed_on_failure(temporary):
-            self._write_and_sync(temporary, data, mode)
+            self._write_and_sync(temporary, data)
             self.rename(temporary, path)
         self.fsync_folder(folder)
 
-    def _write_and_sync(self, path: AnyPath, data: Bytes, mode: int) -> None:
-        writer = self.create_writer(path, mode)
+    def _write_and_sync(self, path: AnyPath, data: Bytes) -> None:
+        writer = self.create_writer(path)
         try:
             writer.write(data)
             writer.sync()

@@ -37,6 +37,7 @@ class Kind(enum.StrEnum):
     REMOTE = "other-in-store"
 
 
+_MOST_SHOWN: Final = 5
 _RESTORE: Final = "put the file back from a copy"
 _REBUILD: Final = "restore the log from a copy, or make it again with verify --rebuild"
 
@@ -103,8 +104,8 @@ class Report:
         return f"{counted}; {len(self.findings):,} finding{'' if one else 's'}"
 
 
-def shortened(items: Iterable[object], limit: int = 5) -> str:
+def shortened(items: Iterable[object]) -> str:
     """The first few, and how many more: a damaged part can have a fault in each of its rows."""
     texts = [str(item) for item in items]
-    more = len(texts) - limit
-    return ", ".join(texts[:limit]) + (f" and {more:,} more" if more > 0 else "")
+    more = len(texts) - _MOST_SHOWN
+    return ", ".join(texts[:_MOST_SHOWN]) + (f" and {more:,} more" if more > 0 else "")
