@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import os
 import random
+import shutil
+import tempfile
 
 import pytest
 
@@ -16,6 +19,20 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     if config.getoption("--fault-seed") is None:
         config.option.fault_seed = random.SystemRandom().randrange(2**32)
+    keep_bytecode(config)
+
+
+def keep_bytecode(config):
+    """Hundreds of processes are started, and a part of each start is compiling what was compiled before.
+
+    Where the environment forbids bytecode beside the source they share a folder that goes with the session.
+    """
+    if not os.environ.get("PYTHONDONTWRITEBYTECODE"):
+        return
+    folder = tempfile.mkdtemp(prefix="collector-bytecode-")
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    del os.environ["PYTHONDONTWRITEBYTECODE"]
+    os.environ["PYTHONPYCACHEPREFIX"] = folder
 
 
 def pytest_report_header(config):
