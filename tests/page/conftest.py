@@ -7,7 +7,10 @@ from contextlib import AbstractContextManager
 
 import pytest
 from page_rig import PageServer, Watched, find_chromium, without_browser
-from states import STATES
+from real_rig import Play
+from states import HOSTILE, STATES
+
+from collector.simulator.hits import Hits
 
 LookAt = Callable[..., AbstractContextManager[Watched]]
 
@@ -52,3 +55,15 @@ def server() -> Iterator[PageServer]:
     server = PageServer(STATES["reading"])
     yield server
     server.close()
+
+
+@pytest.fixture(scope="session")
+def quiet(tmp_path_factory) -> Iterator[Play]:
+    """Started first, looked at last: after a minute without a hit."""
+    folder = tmp_path_factory.mktemp("quiet")
+    lines = Hits(7).lines(0, 50)
+    lines[25:25] = [text.encode().replace(b"\r\n", b"\t") for text in HOSTILE]
+    (folder / "hits.jsonl").write_bytes(b"\n".join(lines))
+    play = Play(folder / "run", file=folder / "hits.jsonl", hits_per_second=1000.0, settings={})
+    yield play
+    play.close()

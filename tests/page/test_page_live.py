@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from page_rig import PageServer, screenshot_folder
 from states import HOSTILE, STATES, STATUSES, said, waiting
 
@@ -10,6 +11,9 @@ from collector.escaping import printable
 
 BEFORE_MS, SILENCE_MS = 10_000, 14_000
 """The page waits for a word for more than the one and less than the other."""
+
+pytestmark = pytest.mark.usefixtures("quiet")
+"""It is looked at in the last file of the folder, after a minute that may as well begin here."""
 
 
 def test_foreign_text_is_text(look_at, server):

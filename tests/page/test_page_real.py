@@ -7,55 +7,15 @@ import os
 import re
 import signal
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from harness import Collector, Service, wait_until
-from page_rig import Watched, screenshot_folder
-from states import HOSTILE
+from real_rig import Play, shot, until_it_says
 
-from collector.escaping import printable
-from collector.simulator.hits import Hits
 from collector.simulator.scenario import Answer, Rule
-from collector.simulator.settings import SimulatorSettings
 
-USUAL = {"status.listen": "127.0.0.1:0", "log.format": "json", "run.decoders": 1}
 SMALL = {"journal.max_bytes": 5 << 20, "journal.segment_bytes": 2 << 20, "journal.max_record_bytes": 1 << 20}
 SAID = '<img src=x onerror=alert(1)>\x1b[31m\r\n"</h1>'
 """By the service, of its refusal."""
-
-
-class Play:
-    """A service and a collector beside it, which has a page."""
-
-    def __init__(self, folder: Path, *, wait_s: float = 3.0, settings: dict[str, object], **service) -> None:
-        folder.mkdir()
-        self.service = Service(SimulatorSettings(**{"seed": 7, "heartbeat_s": 0.2, "ghost_s": 0.2} | service))
-        self.collector = Collector(self.service, folder, wait_s=wait_s, settings=USUAL | settings)
-        self.collector.start()
-
-    @property
-    def url(self) -> str:
-        wait_until(lambda: self.collector.events("page.opened"), "the page")
-        return self.collector.events("page.opened")[-1]["url"]
-
-    def close(self) -> None:
-        if self.collector.process.poll() is None:
-            self.collector.kill_all()
-        print(self.collector.log)
-        self.service.close()
-
-
-@pytest.fixture(scope="module")
-def quiet(tmp_path_factory) -> Iterator[Play]:
-    """Started first, looked at last: after a minute without a hit."""
-    folder = tmp_path_factory.mktemp("quiet")
-    lines = Hits(7).lines(0, 50)
-    lines[25:25] = [text.encode().replace(b"\r\n", b"\t") for text in HOSTILE]
-    (folder / "hits.jsonl").write_bytes(b"\n".join(lines))
-    play = Play(folder / "run", file=folder / "hits.jsonl", hits_per_second=1000.0, settings={})
-    yield play
-    play.close()
 
 
 @pytest.fixture
@@ -71,24 +31,11 @@ def make_play(tmp_path) -> Iterator:
         play.close()
 
 
-def until_it_says(at: Watched, state: str, sentence: str = "") -> None:
-    """The state's word, and what the sentence begins with."""
-    at.until(
-        """([state, sentence]) => document.getElementById('state').textContent === state
-            && document.getElementById('sentence').textContent.startsWith(sentence)""",
-        [state, sentence],
-    )
-
-
-def shot(at: Watched, name: str, tmp_path: Path) -> None:
-    at.page.screenshot(path=screenshot_folder(tmp_path) / f"real-{name}.png", full_page=True)
-
-
 def refusal(status: int, said: str) -> Answer:
     return Answer(status=status, body=json.dumps({"error_description": said}))
 
 
-def test_a_day_of_a_collector(look_at, make_play, quiet, tmp_path):
+def test_a_day_of_a_collector(look_at, make_play, tmp_path):
     """Refused twice, reading, its journal full, cut, drained: the page follows by itself, in words."""
     rules = (
         Rule(requests="1", answer=refusal(503, "Try later")),
@@ -165,19 +112,3 @@ def test_a_refusal_for_good_stays_on_the_page(look_at, make_play, tmp_path):
         assert "It has ended" in at.text("#remedy")
         assert at.faults() == []
         shot(at, "refused", tmp_path)
-
-
-def test_hostile_records_and_silence(look_at, quiet, tmp_path):
-    """Rejects are shown as text; after a minute without a hit the stream is said to be quiet."""
-    with look_at(quiet.url) as at:
-        at.until("() => document.querySelectorAll('#rejects code').length === 3")
-        shown = at.texts("#rejects code")
-        assert any(text.startswith("<script>document.title") for text in shown)
-        assert all(text.isprintable() and len(text) <= 200 for text in shown)
-        assert printable(HOSTILE[0], 200) in shown
-        assert at.page.locator("main script, main img").count() == 0
-        at.page.set_default_timeout(90_000)
-        until_it_says(at, "Quiet", "Connected since ")
-        assert "no hit for 1 min" in at.text("#sentence")
-        assert at.faults() == []
-        shot(at, "quiet", tmp_path)
