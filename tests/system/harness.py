@@ -91,6 +91,16 @@ class Service:
     def cut(self, how: str = "rst") -> int:
         return self._call(self.simulator.cut(how))
 
+    def end_after(self, more: int, *, least: int = 0) -> int:
+        """Gives an endless stream its end, ``more`` hits from now; says how many hits that makes."""
+        return self._call(self._end_after(more, least))
+
+    async def _end_after(self, more: int, least: int) -> int:
+        production = self.simulator._production
+        assert production.total is None, "it has an end"
+        production.total = max(production.by(time.monotonic()) + more, least)
+        return production.total
+
     def close(self) -> None:
         self._call(self.simulator.close())
         self._loop.call_soon_threadsafe(self._loop.stop)

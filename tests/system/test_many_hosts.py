@@ -22,14 +22,16 @@ from collector.storage.layout import StateFolder
 from collector.storage.verify.proof import verify
 from tests.unwatched import Unwatched
 
-TOTAL = 20_000
+LEAST = 8000
+"""Hits, so that some are of the next hour."""
+
 UNCOMMITTED = 3000
 """Hits: far more than a killed host holds that are in no part yet."""
 
 HOSTS = 3
 STREAM = "demo-stream"
-START_S = int(time.time()) // 3600 * 3600 - 2 * 3600 - 10
-"""Of the hits: ten seconds before the end of an hour that is long over, so that it can be compacted."""
+START_S = int(time.time()) // 3600 * 3600 - 2 * 3600 - 5
+"""Of the hits: five seconds before the end of an hour that is long over, so that it can be compacted."""
 
 
 @dataclass
@@ -85,7 +87,7 @@ def test_hosts_join_leave_and_die_and_every_hit_is_there(make_service, make_host
 
     What more than one of them was sent, across the border of an hour too, ``compact`` leaves in once.
     """
-    service = make_service(total=TOTAL, hits_per_second=1000.0, start_s=START_S)
+    service = make_service(hits_per_second=1000.0, start_s=START_S)
     first, second, third, heir = hosts = [make_host(service) for _ in range(4)]
     for host in (first, second):
         host.start()
@@ -102,11 +104,12 @@ def test_hosts_join_leave_and_die_and_every_hit_is_there(make_service, make_host
     wait_until(heir.rows, "another to take the dead one's place")
     assert second.drain() == 0
     second.start()
+    total = service.end_after(3000, least=LEAST)  # here, so that it is there for all of the above
 
     def others_have_theirs() -> bool:
         """What the dead one accepted and did not commit is in its journal still."""
         found = rows_by_host(first.output, service.settings.seed)
-        return service.sent >= TOTAL and len(found) + UNCOMMITTED >= TOTAL
+        return service.sent >= total and len(found) + UNCOMMITTED >= total
 
     wait_until(others_have_theirs, "every hit to be a row, or in the dead one's journal", 100, 0.5)
     for host in (second, third, heir):
@@ -115,7 +118,7 @@ def test_hosts_join_leave_and_die_and_every_hit_is_there(make_service, make_host
     assert first.wait() == 0
 
     found = rows_by_host(first.output, service.settings.seed)
-    assert [index for index in range(TOTAL) if index not in found] == []
+    assert [index for index in range(total) if index not in found] == []
     assert max(count for counts in found.values() for count in counts.values()) == 1
     assert any(len(counts) > 1 for counts in found.values()), "nothing was resent to another host"
     assert_whole(hosts)
@@ -123,9 +126,9 @@ def test_hosts_join_leave_and_die_and_every_hit_is_there(make_service, make_host
 
     compact(hosts)
     found = rows_by_host(first.output, service.settings.seed)
-    assert {index: sum(counts.values()) for index, counts in found.items()} == dict.fromkeys(range(TOTAL), 1)
+    assert {index: sum(counts.values()) for index, counts in found.items()} == dict.fromkeys(range(total), 1)
     assert_whole(hosts)
-    assert_in_table(first.output, TOTAL)
+    assert_in_table(first.output, total)
 
 
 def compact(hosts: Sequence[Host]) -> None:
