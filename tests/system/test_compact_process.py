@@ -64,13 +64,19 @@ def contents(output: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in (output / "hits").rglob("*.parquet")}
 
 
-@pytest.fixture
-def overlapping(tmp_path) -> Path:
+@pytest.fixture(scope="module")
+def decoded(tmp_path_factory) -> Path:
     """Two collectors' parts; they have 300 hits in common."""
-    output = tmp_path / "output"
+    output = tmp_path_factory.mktemp("decoded") / "output"
     decode(output, hits(0, 600), output / ".state" / "one")
     decode(output, hits(300, 500), output / ".state" / "two")
     return output
+
+
+@pytest.fixture
+def overlapping(decoded, tmp_path) -> Path:
+    """A copy that may be compacted."""
+    return shutil.copytree(decoded, tmp_path / "output")
 
 
 def test_beside_a_running_collector_each_hit_stays_once(make_service, make_collector):
