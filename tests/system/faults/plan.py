@@ -52,7 +52,7 @@ class Faults:
 
     folder: Path
     faults: list[Fault] = field(default_factory=list)
-    rotate_bytes: int = 20_000
+    rotate_bytes: int = 8_000
     """Of the commit log, so that it rotates while a test looks."""
 
     def add(self, fault: Fault, *, armed: bool = True) -> Fault:
