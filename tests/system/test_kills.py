@@ -158,7 +158,7 @@ def test_ten_decoders_die_in_one_run(overlapping, make):
     What a dead decoder held runs again, what its peer staged is used, and the connection notices nothing.
     """
     service = overlapping(total=None, hits_per_second=1000)
-    collector = make(service, **{"run.decoders": 3, "parts.max_age_s": 1.3})
+    collector = make(service, **{"run.decoders": 3, "parts.max_age_s": 1.0})
     collector.start()
     deaths = []
     for _ in range(9):

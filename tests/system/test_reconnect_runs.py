@@ -88,12 +88,12 @@ def test_expiry_while_streaming_changes_nothing(make_oauth):
 def test_a_token_endpoint_that_fails_is_asked_again_soon(make_oauth):
     """5xx: 1/12x, x2; the service itself hears nothing before there is a token."""
     service, collector = make_oauth(
-        wait_s=4.0, rules=(Rule(endpoint="token", requests="1-3", answer=Answer(500)),)
+        wait_s=2.0, rules=(Rule(endpoint="token", requests="1-3", answer=Answer(500)),)
     )
     start_oauth(collector)
     (request,) = await_requests(collector, 1)
     asked = requests_of(service, "token")
-    assert_waited(gaps_s(asked), BRIEFLY, 4.0, collector.log)
+    assert_waited(gaps_s(asked), BRIEFLY, 2.0, collector.log)
     assert request.at_s > asked[-1].at_s
     assert "no token could be had from the token endpoint" in collector.log
 
@@ -150,9 +150,9 @@ def test_a_port_at_which_nothing_listens(make_collector):
 def test_tls_that_is_cut_short(make_collector):
     """No request was sent, so none was held: 1/12x, x2."""
     with Door() as door:
-        collector = make_collector(door, wait_s=4.0, **{"run.decoders": 1})
+        collector = make_collector(door, wait_s=2.0, **{"run.decoders": 1})
         collector.start()
-        assert_waited(door.await_knocks(4), BRIEFLY, 4.0, collector.log)
+        assert_waited(door.await_knocks(4), BRIEFLY, 2.0, collector.log)
     assert "outcome=unreached" in collector.log
 
 
