@@ -242,12 +242,16 @@ def _catalog(plan: ShipPlan, warehouse: str) -> Any:
 
         return load_catalog(plan.table_catalog)
     from pyiceberg.catalog.sql import SqlCatalog  # noqa: PLC0415
+    from sqlalchemy.exc import OperationalError  # noqa: PLC0415
 
     os.makedirs(os.path.dirname(plan.table_catalog.removeprefix("sqlite:///")), 0o700, exist_ok=True)
     options = {"uri": plan.table_catalog, "warehouse": warehouse}
     options |= {"s3.endpoint": plan.endpoint} if plan.endpoint else {}
     options |= {"s3.region": plan.region} if plan.region else {}
-    return SqlCatalog("livestream", **options)
+    try:
+        return SqlCatalog("livestream", **options)
+    except OperationalError:  # another made its tables after this one had not found them: now they are there
+        return SqlCatalog("livestream", **options)
 
 
 def _without_retries(table: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+from contextlib import ExitStack
 from decimal import Decimal
 from pathlib import Path
 
@@ -20,7 +21,8 @@ from collected_rig import INSTANCE, STREAM, Collected, hit, make_collected
 from deltalake import DeltaTable
 from faulty_disk import Crashed
 from lake_rig import Dying, Shipped, places_of
-from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.catalog.sql import SqlCatalog, SqlCatalogBaseTable
+from sqlalchemy import event
 from store_rig import BUCKET
 
 from collector.core.messages import FileKind
@@ -203,25 +205,25 @@ while True:
 """
 
 
+def racer_of(shipped: Shipped) -> subprocess.Popen[bytes]:
+    tests = Path(__file__).parents[1]
+    paths = [str(tests.parent), str(tests / "lake"), str(tests / "storage")]
+    plan = msgspec.json.encode(shipped.plan)
+    text = RACER.format(paths=paths, root=str(shipped.collected.root), plan=plan)
+    return subprocess.Popen([sys.executable, "-c", text], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+
 def raced(shipped: list[Shipped]) -> None:
-    paths = [
-        str(Path(__file__).parents[2]),
-        *(str(Path(__file__).parents[1] / name) for name in ("lake", "storage")),
-    ]
-    racers = []
-    for each in shipped:
-        text = RACER.format(paths=paths, root=str(each.collected.root), plan=msgspec.json.encode(each.plan))
-        racers.append(
-            subprocess.Popen([sys.executable, "-c", text], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        )
-    for racer in racers:
-        assert racer.stdout.readline() == b"ready\n"
-    for racer in racers:
-        racer.stdin.write(b"go\n")
-        racer.stdin.flush()
-    for racer in racers:
-        racer.communicate(timeout=100)
-        assert racer.returncode == 0
+    with ExitStack() as running:
+        racers = [running.enter_context(racer_of(each)) for each in shipped]
+        for racer in racers:
+            assert racer.stdout.readline() == b"ready\n"
+        for racer in racers:
+            racer.stdin.write(b"go\n")
+            racer.stdin.flush()
+        for racer in racers:
+            racer.communicate(timeout=100)
+            assert racer.returncode == 0
 
 
 def test_two_committers_of_the_same_batches(shipped, made, tmp_path):
@@ -231,6 +233,25 @@ def test_two_committers_of_the_same_batches(shipped, made, tmp_path):
     raced([shipped, twin])
     assert places_of(scanned(shipped, ["collector_block", "collector_line"])) == shipped.places()
     assert commits(shipped) == batches_with_hits(shipped)
+
+
+def test_a_catalog_that_another_makes_at_the_same_time(small, tmp_path):
+    """Two collectors begin at once: the second finds no tables in the catalog, then cannot make them."""
+    shipped = with_table(small.copy_to(tmp_path / "one"), tmp_path, "iceberg", f"file://{tmp_path}/store")
+    others = []
+
+    def made_by_another(*_: object, **__: object) -> None:
+        if not others:
+            others.append("first")
+            SqlCatalog("livestream", uri=shipped.plan.table_catalog)
+
+    event.listen(SqlCatalogBaseTable.metadata, "before_create", made_by_another)
+    try:
+        shipped.ship()
+    finally:
+        event.remove(SqlCatalogBaseTable.metadata, "before_create", made_by_another)
+    assert others
+    assert_whole(shipped)
 
 
 def test_several_hosts_commit_to_one_table(shipped, tmp_path):
