@@ -561,8 +561,8 @@ def test_decode_killed_in_the_middle_goes_on(decoding, tmp_path):
     decoding.assert_tidy()
     assert_nobody_left(decoding)
     skipped = [event["skip_records"] for event in decoding.events("file.opened")]
-    assert skipped[0] == 0
-    assert 0 < skipped[1] <= skipped[2], "the second may have got no further than its journal"
+    assert skipped[0] == 0 < skipped[-1], "the second may have got no further than its journal"
+    assert skipped == sorted(skipped)
     assert decoding.ledger().totals.resends == 0, "no record was read twice"
 
 
