@@ -2,15 +2,13 @@
 
 Pure; used by the reader. The invariant: whatever the splits of the text, the frames hold exactly
 its non-empty lines, in order, each ended by one LF, and never a line whose end has not been seen.
-No statement runs once per record: a record of 3 KB costs a few copies by C code.
+A record is copied once, into its frame, but for one that a split cuts.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import io
-import operator
 from typing import Final
 
 import msgspec
@@ -26,8 +24,7 @@ Source: half of it costs all processes together 1.0 us a hit more, twice of it n
 HEAD_BYTES: Final = 1024 * 1024
 """What is kept of an oversized record."""
 
-_without_crlf = operator.methodcaller("removesuffix", b"\r\n")
-_without_lf = operator.methodcaller("removesuffix", b"\n")
+_CR: Final = ord("\r")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -93,7 +90,7 @@ class Framer:
         self._block_bytes = block_bytes
         self._tail = bytearray()
         self._oversized: _OversizedRecord | None = None
-        self._whole: list[bytes] = []
+        self._whole: list[bytes | memoryview] = []
         self._whole_bytes = 0
         self._done: list[Frame] = []
 
@@ -113,16 +110,22 @@ class Framer:
         *Shape*: each holds at least ``block_bytes``, or an oversized record comes next, or is in it;
         at most ``block_bytes`` and the lines that end in one ``data``.
 
-        *Source*: readlines, map and filter cut and clean at 0.4 us per 3 KB record; two searches for
-        a two-byte line end alone take 4.8.
+        *Source*: of a 3 KB record this takes 0.7 us, the copy included; with lines that are copies of
+        their own 1.2, and one search for a two-byte line end alone 2.4.
         """
-        lines = io.BytesIO(data).readlines()
-        rest = lines.pop() if lines and not data.endswith(b"\n") else b""
-        if lines:
-            self._end_tail(lines)
-            self._add_records([*filter(None, map(_without_lf, map(_without_crlf, lines)))])
-        if rest:
-            self._add_tail(rest)
+        view, find = memoryview(data), data.find
+        begin, end = 0, find(b"\n")
+        records: list[bytes | memoryview] = []
+        if end >= 0 and (self._tail or self._oversized is not None):
+            records = self._end_tail(data[:end])
+            begin, end = end + 1, find(b"\n", end + 1)
+        while end >= 0:
+            stop = end - 1 if data[end - 1] == _CR else end
+            if stop > begin:
+                records.append(view[begin:stop])
+            begin, end = end + 1, find(b"\n", end + 1)
+        self._add_records(records)
+        self._add_tail(data[begin:])
         return self._take_done()
 
     def seal(self) -> Frame | None:
@@ -140,15 +143,16 @@ class Framer:
         self._close_frame()
         return Finished(frames + self._take_done(), cut_bytes)
 
-    def _end_tail(self, lines: list[bytes]) -> None:
-        """The first line ends the one in hand."""
+    def _end_tail(self, data: bytes) -> list[bytes | memoryview]:
+        """``data`` ends the line in hand, which is a record or none."""
         if self._oversized is not None:
-            self._oversized.add(_without_lf(lines.pop(0)))
+            self._oversized.add(data)
             self._done.append(self._oversized.frame())
             self._oversized = None
-        elif self._tail:
-            lines[0] = b"".join((self._tail, lines[0]))
-            self._tail.clear()
+            return []
+        record = b"".join((self._tail, data)).removesuffix(b"\r")
+        self._tail.clear()
+        return [record] if record else []
 
     def _add_tail(self, data: bytes) -> None:
         if self._oversized is not None:
@@ -162,7 +166,7 @@ class Framer:
             self._oversized.add(bytes(self._tail))
             self._tail.clear()
 
-    def _add_records(self, records: list[bytes]) -> None:
+    def _add_records(self, records: list[bytes | memoryview]) -> None:
         lengths = [*map(len, records)]
         if records and max(lengths) > self._max_record_bytes:
             self._add_around_oversized(records)
@@ -180,7 +184,7 @@ class Framer:
                 continue
             self._close_frame()
             oversized = _OversizedRecord()
-            oversized.add(record + b"\r")  # which is held back, and the record's own last CR is not
+            oversized.add(b"%b\r" % record)  # which is held back, and the record's own last CR is not
             self._done.append(oversized.frame())
 
     def _close_frame(self) -> None:
