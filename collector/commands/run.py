@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
@@ -155,6 +156,7 @@ class LibraryLines(logging.Handler):
 def on_loop(work: Coroutine[Any, Any, T]) -> T:
     """Runs it on uvloop; of several failures at once the first of ours counts."""
     logging.basicConfig(handlers=[LibraryLines()])
+    gc.freeze()
     try:
         return uvloop.run(work)
     except BaseExceptionGroup as group:

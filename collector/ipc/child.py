@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import resource
 import signal
@@ -28,6 +29,7 @@ def become_child(parent_pid: int) -> None:
         signal.signal(name, signal.SIG_IGN)
     forbid_core_dumps()
     sys.excepthook = _show_defect
+    gc.freeze()
 
 
 def _show_defect(_kind: type[BaseException], error: BaseException, _trace: TracebackType | None) -> None:
