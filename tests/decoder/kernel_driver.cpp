@@ -1,6 +1,7 @@
 // The kernel without Python: what sanitizers and fuzzers run.
 //
 //   kernel_driver alike FILE...   each file's lines; prints which were refused: begin, code, position
+//   kernel_driver mapped FILE...  the same with most buffers mapped, which sanitizers know less of
 //   kernel_driver starve FILE     the Nth allocation fails, N = 1, 2, ... until none is left to fail
 //   kernel_driver full FILE       with room for little text in a batch
 //
@@ -8,10 +9,34 @@
 // follow; KERNEL_SHOWS_FLAGS has a 0 or 1 for each of the first level. With -DKERNEL_FUZZ it is a libFuzzer target.
 // Whatever is not as it should be aborts.
 
+#include <sys/mman.h>
+
 #include <cstdint>
+#include <cstdlib>
+
+static int64_t allocations_left = -1;  // negative: all succeed
+
+static bool may_allocate() {
+  if (allocations_left == 0) return false;
+  if (allocations_left > 0) allocations_left -= 1;
+  return true;
+}
+
+template <typename... Rest>
+static void* mapped(size_t size, Rest... rest) {
+  return may_allocate() ? mmap(nullptr, size, rest...) : MAP_FAILED;
+}
+
+static void* remapped(void* at, size_t before, size_t size, int flags) {
+  return may_allocate() ? mremap(at, before, size, flags) : MAP_FAILED;
+}
 
 static int64_t most_text = INT64_C(1) << 30;
+static size_t mapped_from = 256 << 10;
 #define KERNEL_MOST_TEXT most_text
+#define KERNEL_MAPPED_FROM mapped_from
+#define mmap(at, ...) mapped(__VA_ARGS__)
+#define mremap remapped
 #include "../../collector/decoder/kernel/kernel.cpp"
 
 #include <fstream>
@@ -119,15 +144,17 @@ static std::unique_ptr<uint8_t[]> exactly(const std::string& text) {
   return copy;
 }
 
+static int64_t rows_of(Kernel* kernel) { return kernel->columns == nullptr ? 0 : kernel->root().rows; }
+
 static std::vector<Refused> append_all(Kernel* kernel, const std::string& text, std::string& taken) {
   const auto copy = exactly(text);
   const auto length = static_cast<int64_t>(text.size());
   std::vector<Refused> refused;
   KernelResult result{};
   for (int64_t at = 0; at < length; at = result.next) {
-    const int64_t before = kernel->root().rows;
+    const int64_t before = rows_of(kernel);
     const int32_t code = kernel_append(kernel, copy.get(), length, at, 0, &result);
-    REQUIRE(kernel->root().rows == before + result.rows && result.next > at && result.next <= length);
+    REQUIRE(rows_of(kernel) == before + result.rows && result.next > at && result.next <= length);
     taken += text.substr(static_cast<size_t>(at), static_cast<size_t>((code ? result.begin : result.next) - at));
     if (code == KERNEL_DONE) continue;
     REQUIRE(code >= KERNEL_SYNTAX && at <= result.begin && result.begin <= result.position);
@@ -139,8 +166,8 @@ static std::vector<Refused> append_all(Kernel* kernel, const std::string& text, 
 
 static ArrowArray finished(Kernel* kernel) {
   ArrowArray array{};
-  const int64_t rows = kernel->root().rows;
-  REQUIRE(kernel_finish(kernel, &array) == KERNEL_DONE && kernel->root().rows == 0);
+  const int64_t rows = rows_of(kernel);
+  REQUIRE(kernel_finish(kernel, &array) == KERNEL_DONE && rows_of(kernel) == 0);
   require_whole(kernel->type, array, rows);
   return array;
 }
@@ -155,7 +182,7 @@ static std::vector<Refused> require_alike(const std::string& text) {
   ArrowArray first = finished(kernel), alone = finished(other);
   require_same(kernel->type, first, alone);
   REQUIRE(append_all(kernel, text, ignored) == refused);
-  const int64_t rows = kernel->root().rows;
+  const int64_t rows = rows_of(kernel);
   append_all(kernel, taken, ignored);
   kernel_truncate(kernel, rows);
   alone.release(&alone);
@@ -196,11 +223,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
 
 // ---------------------------------------------------------------- allocations that fail
 
-static int64_t allocations_left = -1;  // negative: all succeed
-
 static void* allocated(size_t size, size_t alignment) {
-  if (allocations_left == 0) return nullptr;
-  if (allocations_left > 0) allocations_left -= 1;
+  if (!may_allocate()) return nullptr;
   if (alignment == 0) return std::malloc(size == 0 ? 1 : size);
   return std::aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
 }
@@ -229,18 +253,18 @@ static bool starved_once(const std::string& text, int64_t left, const ArrowArray
   }
   KernelResult result{};
   for (int64_t at = 0; at < length; at = result.next) {
-    const int64_t before = kernel->root().rows;
+    const int64_t before = rows_of(kernel);
     const int32_t code = kernel_append(kernel, copy.get(), length, at, 0, &result);
-    REQUIRE(kernel->root().rows == before + result.rows);
+    REQUIRE(rows_of(kernel) == before + result.rows);
     if (code != KERNEL_NO_MEMORY) continue;
     failed = true;
     allocations_left = -1;
     REQUIRE(result.next == 0 || text[static_cast<size_t>(result.next) - 1] == '\n');
   }
   ArrowArray array{};
-  const int64_t rows = kernel->root().rows;
+  const int64_t rows = rows_of(kernel);
   if (kernel_finish(kernel, &array) == KERNEL_NO_MEMORY) {
-    REQUIRE(array.release == nullptr && kernel->root().rows == rows);
+    REQUIRE(array.release == nullptr && rows_of(kernel) == rows);
     failed = true;
     allocations_left = -1;
     REQUIRE(kernel_finish(kernel, &array) == KERNEL_DONE);
@@ -275,7 +299,7 @@ static void fill(const std::string& text) {
   for (int64_t at = 0; at < length; at = result.next) {
     const int32_t code = kernel_append(kernel, copy.get(), length, at, 0, &result);
     if (code != KERNEL_FULL && result.next < length) continue;
-    REQUIRE(kernel->root().rows > 0);
+    REQUIRE(rows_of(kernel) > 0);
     REQUIRE(result.bytes <= most_text);
     ArrowArray array = finished(kernel);
     rows += array.length;
@@ -288,10 +312,11 @@ static void fill(const std::string& text) {
 
 int main(int count, char** arguments) {
   const std::string what = arguments[1];
+  if (what != "alike") mapped_from = 8192;
   for (int i = 2; i < count; ++i) {
     std::ifstream file(arguments[i], std::ios::binary);
     const std::string text{std::istreambuf_iterator<char>(file), {}};
-    if (what == "alike")
+    if (what == "alike" || what == "mapped")
       for (const Refused& line : require_alike(text))
         std::cout << line.begin << ' ' << line.code << ' ' << line.position << '\n';
     if (what == "starve") starve(text);

@@ -92,9 +92,10 @@ def refused_by_kernel(text: bytes) -> str:
     return "".join(found)
 
 
-def test_no_line_makes_it_err(driver, lines):
+@pytest.mark.parametrize("how", ["alike", "mapped"])
+def test_no_line_makes_it_err(driver, lines, how):
     """Nothing is read, written, shifted or leaked that should not be; refused lines leave no trace."""
-    assert run(driver, "alike", lines) == refused_by_kernel(lines.read_bytes())
+    assert run(driver, how, lines) == refused_by_kernel(lines.read_bytes())
 
 
 def test_without_vector_instructions_it_is_the_same(folder, lines):

@@ -53,6 +53,7 @@
 #include <mutex>
 #include <new>
 #include <string>
+#include <sys/mman.h>
 #include <utility>
 #include <vector>
 
@@ -142,6 +143,12 @@ constexpr size_t ALIGNMENT = 64;
 #else
 constexpr int64_t MOST_TEXT = INT32_MAX - static_cast<int64_t>(PADDING);
 #endif
+// Bytes. What is larger is mapped: it grows without a copy, and leaves no holes in the heap.
+#ifdef KERNEL_MAPPED_FROM  // as above
+#define MAPPED_FROM KERNEL_MAPPED_FROM
+#else
+constexpr size_t MAPPED_FROM = 256 << 10;
+#endif
 constexpr int64_t FIRST_ROWS = 1024;
 constexpr int NO_MEMBER = -1;
 constexpr int MOST_DEPTH = 32;  // of a value that the schema does not know
@@ -162,17 +169,31 @@ struct Buffer {
   SELDOM bool grow(size_t used, size_t wanted) {
     size_t larger = capacity < 4096 ? 4096 : capacity;
     while (larger < wanted) larger *= 2;
-    void* fresh = ::operator new(larger, std::align_val_t{ALIGNMENT}, std::nothrow);
-    if (fresh == nullptr) return false;
-    if (used != 0) std::memcpy(fresh, at, used);
-    give_back();
+    void* fresh = nullptr;
+    if (capacity >= MAPPED_FROM) {
+      fresh = mremap(at, capacity, larger, MREMAP_MAYMOVE);
+    } else if (larger >= MAPPED_FROM) {
+      fresh = mmap(nullptr, larger, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    } else {
+      fresh = ::operator new(larger, std::align_val_t{ALIGNMENT}, std::nothrow);
+    }
+    if (fresh == nullptr || fresh == MAP_FAILED) return false;
+    if (capacity < MAPPED_FROM) {
+      if (used != 0) std::memcpy(fresh, at, used);
+      give_back();
+    }
     at = static_cast<uint8_t*>(fresh);
     capacity = larger;
     return true;
   }
 
  private:
-  void give_back() { ::operator delete(at, std::align_val_t{ALIGNMENT}); }
+  void give_back() {
+    if (capacity >= MAPPED_FROM)
+      munmap(at, capacity);
+    else
+      ::operator delete(at, std::align_val_t{ALIGNMENT});
+  }
 };
 
 enum class Kind : uint8_t { Text, Integer, Unsigned, Number, Flag, Struct, List, Map };
@@ -1273,8 +1294,9 @@ struct Kernel {
 
   Column& root() { return *columns->root; }
 
-  // Throws bad_alloc.
-  void take_columns() {
+  // As late as can be: those of the batch before are mostly back by then. Throws bad_alloc.
+  void need_columns() {
+    if (columns != nullptr) return;
     {
       const std::lock_guard<std::mutex> lock(pool->mutex);
       if (pool->idle != nullptr) {
@@ -1317,7 +1339,7 @@ EXPORTED Kernel* kernel_new(const ArrowSchema* schema, int32_t reserved, const u
   if (std::strcmp(schema->format, "+s") != 0 || !new_type(*schema, false, kernel->type)) return nullptr;
   kernel->type.reserved = reserved;
   for (Type& child : kernel->type.children) child.shows_flags = *shows_flags++ != 0;
-  kernel->take_columns();
+  kernel->need_columns();
   return kernel.release();
 } catch (const std::bad_alloc&) {
   return nullptr;
@@ -1328,6 +1350,13 @@ EXPORTED void kernel_free(Kernel* kernel) { delete kernel; }
 // Appends the lines of `text` from `begin` on, up to the first that is refused. Every line ends in LF.
 EXPORTED int32_t kernel_append(Kernel* kernel, const uint8_t* text, int64_t length, int64_t begin, int32_t repaired,
                                KernelResult* result) {
+  *result = KernelResult{};
+  try {
+    kernel->need_columns();
+  } catch (const std::bad_alloc&) {
+    result->next = begin;
+    return KERNEL_NO_MEMORY;
+  }
   Column& root = kernel->root();
   const int64_t before = root.rows;
   int64_t rows = before;
@@ -1339,7 +1368,6 @@ EXPORTED int32_t kernel_append(Kernel* kernel, const uint8_t* text, int64_t leng
     return static_cast<const uint8_t*>(std::memchr(text + begin, '\n', static_cast<size_t>(length - begin)));
   };
   int32_t code = KERNEL_DONE;
-  *result = KernelResult{};
   try {
     while (begin < length) {
       const uint8_t* from = text + begin;
@@ -1382,9 +1410,11 @@ EXPORTED int32_t kernel_append(Kernel* kernel, const uint8_t* text, int64_t leng
 }
 
 // Forgets all rows from `rows` on.
-EXPORTED void kernel_truncate(Kernel* kernel, int64_t rows) { truncate(kernel->type, kernel->root(), rows); }
+EXPORTED void kernel_truncate(Kernel* kernel, int64_t rows) {
+  if (kernel->columns != nullptr) truncate(kernel->type, kernel->root(), rows);
+}
 
-// Of a top-level column of numbers.
+// Of a top-level column of numbers, behind an append.
 EXPORTED void kernel_view(Kernel* kernel, int32_t place, KernelView* view) {
   const Column& column = *kernel->root().children[static_cast<size_t>(place)];
   view->values = column.values.at;
@@ -1394,19 +1424,13 @@ EXPORTED void kernel_view(Kernel* kernel, int32_t place, KernelView* view) {
 
 // Everything appended so far as one batch; the builder begins with none. 0, or KERNEL_NO_MEMORY: nothing has changed.
 EXPORTED int32_t kernel_finish(Kernel* kernel, ArrowArray* array) try {
+  kernel->need_columns();
   Columns& columns = *kernel->columns;
   columns.exported.clear();
   prepare(kernel->type, *columns.root, columns, kernel->pool);
-  std::unique_ptr<Columns> full = std::move(kernel->columns);
-  try {
-    kernel->take_columns();
-  } catch (const std::bad_alloc&) {
-    kernel->columns = std::move(full);
-    throw;
-  }
   size_t place = 0;
   describe(kernel->type, *columns.root, columns, place, *array);
-  full.release();  // Arrow's now; `give_back` takes it
+  kernel->columns.release();  // Arrow's now; `give_back` takes it
   return KERNEL_DONE;
 } catch (const std::bad_alloc&) {
   return KERNEL_NO_MEMORY;

@@ -158,7 +158,7 @@ class KernelRows:
     def take(self) -> pa.RecordBatch:
         array = (ctypes.c_byte * _ARRAY_BYTES)()
         if self._library.kernel_finish(self._kernel, ctypes.addressof(array)) != _DONE:
-            raise MemoryError("the kernel's next columns")
+            raise MemoryError("the kernel's batch")
         self.rows = 0
         self._result.bytes = 0
         return pa.RecordBatch._import_from_c(ctypes.addressof(array), WIRE_SCHEMA)  # noqa: SLF001 - as documented
