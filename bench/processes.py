@@ -96,6 +96,10 @@ class Watched:
         """Of all processes so far."""
         return self._tree.sample()
 
+    def memory_bytes(self) -> dict[str, int]:
+        """Anonymous and shared memory now, by role."""
+        return self._tree.memory_bytes()
+
     def terminate(self) -> None:
         self._process.terminate()
 
@@ -161,6 +165,13 @@ class _Tree:
             for pid in self._roles:
                 self._seen_s[pid] = _cpu_s(pid) or self._seen_s.get(pid, 0.0)
             return _cpu_s(self._pid) + sum(self._seen_s.values())
+
+    def memory_bytes(self) -> dict[str, int]:
+        by_role: dict[str, int] = defaultdict(int)
+        with self._looking:
+            for pid, role in {self._pid: COORDINATOR, **self._roles}.items():
+                by_role[role] += _memory_bytes(pid)[0]
+        return by_role
 
     def children(self) -> list[int]:
         return [*self._roles]

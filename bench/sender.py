@@ -51,8 +51,8 @@ HEAD = (
     b"Transfer-Encoding: chunked\r\n\r\n"
 )
 GZIP_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
-_RAW_DEFLATE = -15
-_LINE_END = b"\r\n"
+RAW_DEFLATE = -15
+LINE_END = b"\r\n"
 
 
 # ---------------------------------------------------------------- before the clock starts
@@ -109,16 +109,16 @@ def _chunks(chunk_hits: int) -> Iterator[tuple[bytes, int]]:
 def _chunks_of_run(first: int, chunk_hits: int) -> list[tuple[bytes, int]]:
     """Runs refer to nothing before them, so that they can be made apart; hits that fill no chunk are left."""
     lines = clean_lines(Hits(SEED), first, RUN)
-    deflate = zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, _RAW_DEFLATE)
+    deflate = zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, RAW_DEFLATE)
     made = []
     for start in range(0, len(lines) - chunk_hits + 1, chunk_hits):
-        text = _LINE_END.join([*lines[start : start + chunk_hits], b""])
+        text = LINE_END.join([*lines[start : start + chunk_hits], b""])
         data = deflate.compress(text) + deflate.flush(zlib.Z_SYNC_FLUSH)
-        made.append((_http_chunk(data), len(text) - chunk_hits * (len(_LINE_END) - 1)))
+        made.append((http_chunk(data), len(text) - chunk_hits * (len(LINE_END) - 1)))
     return made
 
 
-def _http_chunk(data: bytes) -> bytes:
+def http_chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
@@ -206,9 +206,9 @@ def main() -> int:
         plain, _ = listener.accept()
     plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     with context.wrap_socket(plain, server_side=True) as client:
-        _receive_head(client)
+        receive_head(client)
         print(time.time_ns(), flush=True)
-        client.sendall(HEAD + _http_chunk(GZIP_HEADER))
+        client.sendall(HEAD + http_chunk(GZIP_HEADER))
         time.sleep(arguments.hold_s)
         sent_ns = _send(client, memoryview(data), ends, arguments.chunk_hits, arguments.rate)
         _wait_until_gone(client)
@@ -216,7 +216,7 @@ def main() -> int:
     return 0
 
 
-def _receive_head(client: ssl.SSLSocket) -> None:
+def receive_head(client: ssl.SSLSocket) -> None:
     head = b""
     while b"\r\n\r\n" not in head:
         more = client.recv(65_536)

@@ -176,7 +176,7 @@ class Framer:
         if self._whole_bytes >= self._block_bytes:
             self._close_frame()
 
-    def _add_around_oversized(self, records: list[bytes]) -> None:
+    def _add_around_oversized(self, records: list[bytes | memoryview]) -> None:
         """Rare, so it may take them one by one."""
         for record in records:
             if len(record) <= self._max_record_bytes:
@@ -184,7 +184,7 @@ class Framer:
                 continue
             self._close_frame()
             oversized = _OversizedRecord()
-            oversized.add(b"%b\r" % record)  # which is held back, and the record's own last CR is not
+            oversized.add(bytes(record) + b"\r")  # which is held back, and the record's own last CR is not
             self._done.append(oversized.frame())
 
     def _close_frame(self) -> None:
