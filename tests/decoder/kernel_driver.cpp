@@ -32,7 +32,7 @@ static void* remapped(void* at, size_t before, size_t size, int flags) {
 }
 
 static int64_t most_text = INT64_C(1) << 30;
-static size_t mapped_from = 256 << 10;
+static size_t mapped_from = size_t{1} << 30;
 #define KERNEL_MOST_TEXT most_text
 #define KERNEL_MAPPED_FROM mapped_from
 #define mmap(at, ...) mapped(__VA_ARGS__)

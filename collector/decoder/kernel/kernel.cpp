@@ -147,7 +147,7 @@ constexpr int64_t MOST_TEXT = INT32_MAX - static_cast<int64_t>(PADDING);
 #ifdef KERNEL_MAPPED_FROM  // as above
 #define MAPPED_FROM KERNEL_MAPPED_FROM
 #else
-constexpr size_t MAPPED_FROM = 256 << 10;
+constexpr size_t MAPPED_FROM = 64 << 10;
 #endif
 constexpr int64_t FIRST_ROWS = 1024;
 constexpr int NO_MEMBER = -1;
