@@ -6,6 +6,7 @@ is kept, the first to ask, and asking again for the same block and line gives th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Container, Iterable
 from typing import Final, Protocol, TypeAlias
 
@@ -26,6 +27,11 @@ LEAST_ROOM: Final = 60_000
 
 Source: growing up to there takes 0.1 us a hit.
 """
+
+NEXT_BATCH: Final = 1.1
+"""Ids that a batch is expected to have, times those of the one before."""
+
+_HALF: Final = np.uint64(32)
 
 # The 64-bit finalizer of MurmurHash3 in Stafford's variant 13, as in SplitMix64: a bijection.
 _SHIFTS: Final = (np.uint64(30), np.uint64(27), np.uint64(31))
@@ -57,14 +63,10 @@ class Claims:
     """
 
     def __init__(self, room_for: int = LEAST_ROOM) -> None:
-        buckets = 2
-        while room_for > buckets * SLOTS * FULLEST:
-            buckets *= 2
-        self._make(buckets)
+        self._make(_buckets_for(room_for))
 
     def _make(self, buckets: int) -> None:
-        self._mask = np.int64(buckets - 1)
-        self._shift = np.uint64(64 - (buckets - 1).bit_length())
+        self._buckets = buckets
         self._keys = np.zeros((buckets, SLOTS), np.uint64)
         self._lows = np.zeros((buckets, SLOTS), np.uint64)
         self._owners = np.zeros((buckets, SLOTS), np.uint64)
@@ -74,11 +76,15 @@ class Claims:
     def __len__(self) -> int:
         return self._count
 
+    def _bucket_of(self, key: U64) -> NDArray[np.int64]:
+        """In the order of the keys, and of any number of buckets below 2**32."""
+        return (((key >> _HALF) * np.uint64(self._buckets)) >> _HALF).astype(np.int64)
+
     def owners(self, key: U64, low: U64) -> U64:
         """*Shape*: n; 0 where nobody owns the id."""
         found = np.zeros(len(key), np.uint64)
         at = np.arange(len(key))
-        bucket = (key >> self._shift).astype(np.int64)
+        bucket = self._bucket_of(key)
         while len(at):
             match = self._keys.take(bucket, axis=0) == key[:, None]
             hit = np.flatnonzero(match.view(np.uint64))  # a row of 8 booleans at a time
@@ -86,7 +92,7 @@ class Claims:
                 found[at[hit]] = self._owners_in(match[hit], bucket[hit], low[hit])
             onward = np.flatnonzero(self._used[bucket] == SLOTS)
             onward = onward[found[at[onward]] == 0]
-            at, key, low, bucket = at[onward], key[onward], low[onward], (bucket[onward] + 1) & self._mask
+            at, key, low, bucket = at[onward], key[onward], low[onward], (bucket[onward] + 1) % self._buckets
         return found
 
     def _owners_in(self, match: Mask, bucket: NDArray[np.int64], low: U64) -> U64:
@@ -111,7 +117,7 @@ class Claims:
     def _insert(self, key: U64, low: U64, owner: U64) -> None:
         """Ascending by key, without repeats."""
         self._count += len(key)
-        bucket = (key >> self._shift).astype(np.int64)
+        bucket = self._bucket_of(key)
         while len(key):
             slot = self._used[bucket] + np.arange(len(bucket)) - np.searchsorted(bucket, bucket)
             fits = np.flatnonzero(slot < SLOTS)
@@ -122,7 +128,7 @@ class Claims:
             self._owners.ravel()[place] = owner[fits]
             self._used[in_bucket] = in_slot + 1  # of equal buckets the last assignment holds
             onward = np.flatnonzero(slot >= SLOTS)
-            bucket = (bucket[onward] + 1) & self._mask
+            bucket = (bucket[onward] + 1) % self._buckets
             onward, bucket = onward[order := bucket.argsort(kind="stable")], bucket[order]
             key, low, owner = key[onward], low[onward], owner[onward]
 
@@ -130,11 +136,12 @@ class Claims:
         taken = self._owners != 0
         key, low, owner = self._keys[taken], self._lows[taken], self._owners[taken]
         order = key.argsort(kind="stable")
-        buckets = len(self._used)
-        while room_for > buckets * SLOTS * FULLEST:
-            buckets *= 2
-        self._make(buckets)
+        self._make(max(2 * self._buckets, _buckets_for(room_for)))
         self._insert(key[order], low[order], owner[order])
+
+
+def _buckets_for(ids: int) -> int:
+    return max(2, math.ceil(ids / (SLOTS * FULLEST)))
 
 
 def _in_order(key: U64, low: U64) -> tuple[NDArray[np.int64], Mask]:
@@ -179,7 +186,7 @@ class ResendIndex:
         """
         key, owner = key_of(high, low), owner_of(seq, lines)
         if batch not in self._claims:
-            self._claims[batch] = Claims(room_for=max(LEAST_ROOM, self._last_count))
+            self._claims[batch] = Claims(room_for=max(LEAST_ROOM, int(self._last_count * NEXT_BATCH)))
         resend, kept = self._claimed(self._claims.values(), key, low, owner)
         unknown = np.flatnonzero(~(resend | kept))
         resend[unknown[self._runs.contains(key[unknown], low[unknown])]] = True
