@@ -151,6 +151,7 @@ def _wholes(result: Result) -> Iterator[str]:
         yield from (
             "",
             "Memory: anonymous and shared, of all processes. Mapped files can be dropped at any time.",
+            "These runs end after one batch; `python -m bench.endless` goes on for as long as one likes.",
         )
 
 
