@@ -156,7 +156,7 @@ class LibraryLines(logging.Handler):
 def on_loop(work: Coroutine[Any, Any, T]) -> T:
     """Runs it on uvloop; of several failures at once the first of ours counts."""
     logging.basicConfig(handlers=[LibraryLines()])
-    gc.freeze()
+    gc.freeze()  # what is imported is no garbage: collections, that of the exit first, need not look at it
     try:
         return uvloop.run(work)
     except BaseExceptionGroup as group:

@@ -29,7 +29,7 @@ def become_child(parent_pid: int) -> None:
         signal.signal(name, signal.SIG_IGN)
     forbid_core_dumps()
     sys.excepthook = _show_defect
-    gc.freeze()
+    gc.freeze()  # what is imported is no garbage: collections need not look at it
 
 
 def _show_defect(_kind: type[BaseException], error: BaseException, _trace: TracebackType | None) -> None:
