@@ -1202,10 +1202,10 @@ struct Columns {
   std::unique_ptr<Column> root;
   std::vector<std::unique_ptr<struct Exported>> exported;
   std::atomic<int64_t> held{0};
-  std::unique_ptr<Columns> next;  // of those in the pool: a list, since giving back must need no memory
 };
 
-// The columns that are not in use. Outlives the builder while Arrow still has some.
+// Columns that are not in use: of several that come back one stays, for the next batch. Outlives the builder while Arrow
+// still has some.
 struct Pool {
   std::mutex mutex;
   std::unique_ptr<Columns> idle;
@@ -1222,10 +1222,10 @@ struct Exported {
 
 // The last array that is let go of is never one of `exported`: who takes a child out has a copy of it.
 void give_back(Pool& pool, Columns* columns) {
-  columns->exported.clear();
+  std::unique_ptr<Columns> back(columns);
+  back->exported.clear();
   const std::lock_guard<std::mutex> lock(pool.mutex);
-  columns->next = std::move(pool.idle);
-  pool.idle.reset(columns);
+  if (pool.idle == nullptr) pool.idle = std::move(back);
 }
 
 void release(ArrowArray* array) {
@@ -1299,10 +1299,7 @@ struct Kernel {
     if (columns != nullptr) return;
     {
       const std::lock_guard<std::mutex> lock(pool->mutex);
-      if (pool->idle != nullptr) {
-        columns = std::move(pool->idle);
-        pool->idle = std::move(columns->next);
-      }
+      columns = std::move(pool->idle);
     }
     if (columns == nullptr) columns = std::make_unique<Columns>(type);
     columns->exported.clear();
