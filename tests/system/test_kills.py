@@ -548,10 +548,12 @@ def test_decode_killed_in_the_middle_goes_on(decoding, tmp_path):
     """What is committed or in the journal is not read again, and nothing is missing or doubled."""
     total = 20_000
     saved = save_hits(tmp_path / "hits.jsonl", decoding.service.settings.seed, total)
-    for _ in range(2):
+    for run in (1, 2):
         before = decoding.rows()
         decoding.start(saved)
         wait_until(lambda before=before: decoding.rows() > before, "a batch to be committed")
+        # which may have been in the journal, before the file is looked at
+        wait_until(lambda run=run: len(decoding.events("file.opened")) == run, "the file to be opened")
         decoding.kill_all()
         assert before < decoding.rows() < total
         assert_nobody_left(decoding)
@@ -561,8 +563,8 @@ def test_decode_killed_in_the_middle_goes_on(decoding, tmp_path):
     decoding.assert_tidy()
     assert_nobody_left(decoding)
     skipped = [event["skip_records"] for event in decoding.events("file.opened")]
-    assert skipped[0] == 0 < skipped[-1], "the second may have got no further than its journal"
-    assert skipped == sorted(skipped)
+    assert skipped[0] == 0
+    assert 0 < skipped[1] <= skipped[2], "the second may have got no further than its journal"
     assert decoding.ledger().totals.resends == 0, "no record was read twice"
 
 
