@@ -143,7 +143,7 @@ constexpr size_t ALIGNMENT = 64;
 #else
 constexpr int64_t MOST_TEXT = INT32_MAX - static_cast<int64_t>(PADDING);
 #endif
-// Bytes. What is larger is mapped: it grows without a copy, and leaves no holes in the heap.
+// Buffers of so many bytes and more are mapped: they grow without a copy, and leave no holes in the heap.
 #ifdef KERNEL_MAPPED_FROM  // as above
 #define MAPPED_FROM KERNEL_MAPPED_FROM
 #else
@@ -1204,8 +1204,8 @@ struct Columns {
   std::atomic<int64_t> held{0};
 };
 
-// Columns that are not in use: of several that come back one stays, for the next batch. Outlives the builder while Arrow
-// still has some.
+// Columns that are not in use: of several that come back one stays, for the next batch. Outlives the builder while
+// Arrow still has some.
 struct Pool {
   std::mutex mutex;
   std::unique_ptr<Columns> idle;
@@ -1294,9 +1294,9 @@ struct Kernel {
 
   Column& root() { return *columns->root; }
 
-  // As late as can be: those of the batch before are mostly back by then. Throws bad_alloc.
-  void need_columns() {
-    if (columns != nullptr) return;
+  // As late as can be: those of the batch before are mostly back by then. False: there is no memory.
+  bool has_columns() try {
+    if (columns != nullptr) return true;
     {
       const std::lock_guard<std::mutex> lock(pool->mutex);
       columns = std::move(pool->idle);
@@ -1304,6 +1304,9 @@ struct Kernel {
     if (columns == nullptr) columns = std::make_unique<Columns>(type);
     columns->exported.clear();
     clear(root());
+    return true;
+  } catch (const std::bad_alloc&) {
+    return false;
   }
 
   // A line up to its LF, with PADDING behind it. Throws bad_alloc.
@@ -1336,7 +1339,6 @@ EXPORTED Kernel* kernel_new(const ArrowSchema* schema, int32_t reserved, const u
   if (std::strcmp(schema->format, "+s") != 0 || !new_type(*schema, false, kernel->type)) return nullptr;
   kernel->type.reserved = reserved;
   for (Type& child : kernel->type.children) child.shows_flags = *shows_flags++ != 0;
-  kernel->need_columns();
   return kernel.release();
 } catch (const std::bad_alloc&) {
   return nullptr;
@@ -1348,9 +1350,7 @@ EXPORTED void kernel_free(Kernel* kernel) { delete kernel; }
 EXPORTED int32_t kernel_append(Kernel* kernel, const uint8_t* text, int64_t length, int64_t begin, int32_t repaired,
                                KernelResult* result) {
   *result = KernelResult{};
-  try {
-    kernel->need_columns();
-  } catch (const std::bad_alloc&) {
+  if (!kernel->has_columns()) {
     result->next = begin;
     return KERNEL_NO_MEMORY;
   }
@@ -1421,7 +1421,7 @@ EXPORTED void kernel_view(Kernel* kernel, int32_t place, KernelView* view) {
 
 // Everything appended so far as one batch; the builder begins with none. 0, or KERNEL_NO_MEMORY: nothing has changed.
 EXPORTED int32_t kernel_finish(Kernel* kernel, ArrowArray* array) try {
-  kernel->need_columns();
+  if (!kernel->has_columns()) return KERNEL_NO_MEMORY;
   Columns& columns = *kernel->columns;
   columns.exported.clear();
   prepare(kernel->type, *columns.root, columns, kernel->pool);
