@@ -101,7 +101,7 @@ class Framer:
 
     @property
     def bytes_in_hand(self) -> int:
-        """Memory held, the cut line included."""
+        """Of these records and of the cut line; the texts that hold the records may be larger."""
         return self._whole_bytes + len(self._tail)
 
     def feed(self, data: bytes) -> list[Frame]:
