@@ -3,8 +3,10 @@
 ``prepare`` makes a *stock*: a gzip stream cut into HTTP chunks, each flushed, each with the same number of
 hits, CRLF behind every hit. ``python -m bench.sender STOCK`` serves it over TLS to the first that asks, from
 memory: as fast as it is read, or so many hits a second, each chunk when its last hit is due; after the last
-one the response stays open. Without a stock it is silent. On stdout: its URL, and when the request came, in
-nanoseconds since the epoch. When the client has gone it writes when each chunk was sent, then ends.
+one the response stays open. Without a stock it is silent, or, told to be endless, makes what it sends on the
+way, of few hits that come again and again, each time with other ids. On stdout: its URL, and when the request
+came, in nanoseconds since the epoch; without end then how many hits were sent, each half minute. When the
+client has gone it writes when each chunk was sent, then ends.
 """
 
 from __future__ import annotations
@@ -14,13 +16,14 @@ import contextlib
 import itertools
 import multiprocessing
 import os
+import re
 import socket
 import ssl
 import subprocess
 import sys
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +32,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 import trustme
+from isal import isal_zlib
 
 from bench.data import GZIP_LEVEL, SEED, clean_lines
 from collector.simulator.hits import Hits
@@ -51,8 +55,19 @@ HEAD = (
     b"Transfer-Encoding: chunked\r\n\r\n"
 )
 GZIP_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
-RAW_DEFLATE = -15
-LINE_END = b"\r\n"
+_RAW_DEFLATE = -15
+_LINE_END = b"\r\n"
+
+
+ENDLESS_CHUNK_HITS = 100
+ENDLESS_RUNS = 6
+"""Hits that come again and again are so many times ``RUN``."""
+
+SAID_EVERY_S = 30.0
+
+_ID = re.compile(rb'("hitIdLow":"?)\d{6}')
+_MARK = b"######"
+"""Where each time has its number."""
 
 
 # ---------------------------------------------------------------- before the clock starts
@@ -109,16 +124,38 @@ def _chunks(chunk_hits: int) -> Iterator[tuple[bytes, int]]:
 def _chunks_of_run(first: int, chunk_hits: int) -> list[tuple[bytes, int]]:
     """Runs refer to nothing before them, so that they can be made apart; hits that fill no chunk are left."""
     lines = clean_lines(Hits(SEED), first, RUN)
-    deflate = zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, RAW_DEFLATE)
+    deflate = zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, _RAW_DEFLATE)
     made = []
-    for start in range(0, len(lines) - chunk_hits + 1, chunk_hits):
-        text = LINE_END.join([*lines[start : start + chunk_hits], b""])
+    for text in _texts_of(lines, chunk_hits):
         data = deflate.compress(text) + deflate.flush(zlib.Z_SYNC_FLUSH)
-        made.append((http_chunk(data), len(text) - chunk_hits * (len(LINE_END) - 1)))
+        made.append((_http_chunk(data), len(text) - chunk_hits * (len(_LINE_END) - 1)))
     return made
 
 
-def http_chunk(data: bytes) -> bytes:
+def _texts_of(lines: Sequence[bytes], chunk_hits: int) -> Iterator[bytes]:
+    for start in range(0, len(lines) - chunk_hits + 1, chunk_hits):
+        yield _LINE_END.join([*lines[start : start + chunk_hits], b""])
+
+
+def _endless_texts() -> Iterator[bytes]:
+    """Of a chunk each, with a mark in every id."""
+    for first in range(0, ENDLESS_RUNS * RUN, RUN):
+        lines = [_ID.sub(rb"\g<1>" + _MARK, line) for line in clean_lines(Hits(SEED), first, RUN)]
+        if not all(_MARK in line for line in lines):
+            raise ValueError("a hit's id has fewer digits than the number of a time")
+        yield from _texts_of(lines, ENDLESS_CHUNK_HITS)
+
+
+def _endless_chunks(texts: Sequence[bytes]) -> Iterator[bytes]:
+    """Compressed fast: it is not the sender that is measured."""
+    deflate = isal_zlib.compressobj(1, isal_zlib.DEFLATED, _RAW_DEFLATE)
+    for number in itertools.count(100_000):
+        for text in texts:
+            data = deflate.compress(text.replace(_MARK, b"%d" % number))
+            yield _http_chunk(data + deflate.flush(isal_zlib.Z_SYNC_FLUSH))
+
+
+def _http_chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
@@ -136,6 +173,7 @@ class Sender:
     """Hits a second; 0: as fast as they are read."""
     hold_s: float = 0.0
     """From the response's head to the first hit."""
+    endless: bool = False
 
     def __enter__(self) -> Self:
         authority = trustme.CA()
@@ -143,6 +181,8 @@ class Sender:
         authority.cert_pem.write_to_path(self.folder / "ca.pem")
         certificate.private_key_and_cert_chain_pem.write_to_path(self.folder / "server.pem")
         arguments = [f"--folder={self.folder}", f"--rate={self.rate}", f"--hold-s={self.hold_s}"]
+        if self.endless:
+            arguments.append("--endless")
         if self.stock is not None:
             np.save(self.folder / "ends.npy", self.stock.ends)
             arguments += [f"--stock={self.stock.path}", f"--chunk-hits={self.stock.chunk_hits}"]
@@ -165,6 +205,10 @@ class Sender:
 
     def requested_ns(self) -> int:
         """*Blocks* until the request has come."""
+        return int(self._line())
+
+    def hits_sent(self) -> int:
+        """Of an endless one. *Blocks* until it says so again, each ``SAID_EVERY_S``."""
         return int(self._line())
 
     def sent_ns(self) -> I64:
@@ -192,7 +236,9 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, required=True, help="with server.pem and ends.npy")
     parser.add_argument("--rate", type=float, default=0.0, help="hits a second; 0: as fast as they are read")
     parser.add_argument("--hold-s", type=float, default=0.0, help="from the head to the first hit")
+    parser.add_argument("--endless", action="store_true", help="make what is sent, instead of a stock")
     arguments = parser.parse_args()
+    texts = [*_endless_texts()] if arguments.endless else []
     data, ends = b"", np.empty(0, dtype=np.int64)
     if arguments.stock:
         ends = np.load(arguments.folder / "ends.npy")
@@ -206,17 +252,20 @@ def main() -> int:
         plain, _ = listener.accept()
     plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     with context.wrap_socket(plain, server_side=True) as client:
-        receive_head(client)
+        _receive_head(client)
         print(time.time_ns(), flush=True)
-        client.sendall(HEAD + http_chunk(GZIP_HEADER))
+        client.sendall(HEAD + _http_chunk(GZIP_HEADER))
         time.sleep(arguments.hold_s)
+        if texts:
+            _send_endless(client, _endless_chunks(texts))
+            return 0
         sent_ns = _send(client, memoryview(data), ends, arguments.chunk_hits, arguments.rate)
         _wait_until_gone(client)
     np.save(arguments.folder / "sent.npy", sent_ns)
     return 0
 
 
-def receive_head(client: ssl.SSLSocket) -> None:
+def _receive_head(client: ssl.SSLSocket) -> None:
     head = b""
     while b"\r\n\r\n" not in head:
         more = client.recv(65_536)
@@ -241,6 +290,17 @@ def _send(client: ssl.SSLSocket, data: memoryview, ends: I64, chunk_hits: int, r
             break
         begin = end
     return sent_ns
+
+
+def _send_endless(client: ssl.SSLSocket, chunks: Iterator[bytes]) -> None:
+    """Until the client has gone."""
+    say_at_s = time.monotonic() + SAID_EVERY_S
+    with contextlib.suppress(OSError):
+        for sent, chunk in enumerate(chunks, 1):
+            client.sendall(chunk)
+            if time.monotonic() >= say_at_s:
+                say_at_s += SAID_EVERY_S
+                print(sent * ENDLESS_CHUNK_HITS, flush=True)
 
 
 def _wait_until_gone(client: ssl.SSLSocket) -> None:
