@@ -29,7 +29,8 @@ _LINE_END = b"\r\n"
 _LAST_CHUNK = b"0\r\n\r\n"
 _COMPRESSION_LEVEL = 1
 _GZIP = 31
-_GARBAGE_BYTES = 64
+_GARBAGE_BYTES = 4096
+"""Of 64 random bytes one in twenty is a gzip stream that only goes on."""
 
 
 class Encoder:
