@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from isal.isal_zlib import crc32
@@ -45,6 +45,8 @@ _CRC: Final = struct.Struct("<I")
 _HEADER_BYTES: Final = 4096
 _ID_BYTES: Final = 8
 _IDS_PER_BUCKET: Final = 8
+_AT_A_TIME: Final = 1 << 15
+"""Elements of a run looked at when it is opened: what that takes does not grow with the run."""
 _MERGE_IDS: Final = 1 << 18
 """Ids in memory at a time."""
 
@@ -70,7 +72,7 @@ class Run:
         self.lows = self._array(mapping, self.count)
         if crcs != (crc32(self.keys), crc32(self.lows)):
             raise _damaged(path, f"bytes {_HEADER_BYTES} to {size_bytes} do not check out")
-        if (self.keys[1:] < self.keys[:-1]).any():
+        if any((piece[1:] < piece[:-1]).any() for piece in _pieces(self.keys)):
             raise _damaged(path, "its ids are out of order")
         self._make_buckets()
 
@@ -97,11 +99,14 @@ class Run:
         """Where each bucket of keys with the same leading bits starts: one step instead of twenty."""
         bits = (self.count // _IDS_PER_BUCKET).bit_length()
         self._shift = np.uint64(64 - bits) if bits else np.uint64(0)
-        edges = np.arange(1 << bits, dtype=np.uint64) << self._shift
-        starts = np.searchsorted(self.keys, edges)
-        self._starts = np.append(starts, self.count).astype(np.uint32 if self.count < 2**32 else np.uint64)
+        starts: NDArray[np.unsignedinteger[Any]]
+        starts = np.full((1 << bits) + 1, self.count, np.uint32 if self.count < 2**32 else np.uint64)
+        for first in range(0, 1 << bits, _AT_A_TIME):
+            buckets = np.arange(first, min(first + _AT_A_TIME, 1 << bits), dtype=np.uint64)
+            starts[first : first + len(buckets)] = np.searchsorted(self.keys, buckets << self._shift)
+        self._starts = starts
         self._one_bucket = not bits
-        self._rounds = int(np.diff(self._starts).max()).bit_length()
+        self._rounds = int(max(np.diff(piece).max() for piece in _pieces(starts))).bit_length()
 
     def contains(self, key: U64, low: U64) -> Mask:
         """*Shape*: n and n, in any order; a mask of n."""
@@ -132,6 +137,11 @@ class Run:
             same = self.keys[at] == key[asked]
             asked, at = asked[same], at[same]
         return found
+
+
+def _pieces(array: NDArray[np.unsignedinteger[Any]]) -> Iterator[NDArray[np.unsignedinteger[Any]]]:
+    """Each begins with the last element of the one before. Of fewer than two elements: none."""
+    return (array[begin : begin + _AT_A_TIME + 1] for begin in range(0, len(array) - 1, _AT_A_TIME))
 
 
 def _size_bytes(count: int) -> int:

@@ -85,6 +85,24 @@ def test_the_smallest_and_largest_keys_are_found(tmp_path: Path, monkeypatch: py
         assert not run.contains(asked, asked).any()
 
 
+def test_a_run_is_opened_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever a piece ends, every id is found, and what is out of order is damage."""
+    monkeypatch.setattr(ids_module, "key_of", lambda high, low: high)
+    monkeypatch.setattr(ids_module, "_AT_A_TIME", 3)
+    keys = np.sort(np.random.default_rng(5).integers(0, 2**64, 100, dtype=np.uint64))
+    for count in range(len(keys)):
+        write_run(DISK, tmp_path / "r", keys[:count], keys[:count], held_us=(0, 0), blocks=(1, 1))
+        run = Run(DISK, tmp_path / "r")
+        assert run.contains(keys, keys).tolist() == [True] * count + [False] * (len(keys) - count)
+    for at in range(8):
+        swapped = keys[:9].copy()
+        swapped[[at, at + 1]] = swapped[[at + 1, at]]
+        with ids_module._writing(DISK, tmp_path / "r") as fd:
+            ids_module._write_sorted(DISK, fd, 9, [(swapped, swapped)], held_us=(0, 0), blocks=(1, 1))
+        with pytest.raises(DamagedError, match="out of order"):
+            Run(DISK, tmp_path / "r")
+
+
 def test_a_bit_flipped_anywhere_is_damage(tmp_path: Path) -> None:
     """A wrong index would double or drop hits, so it is not opened."""
     path = write(tmp_path, [1, 2, 3], 1, 2)
