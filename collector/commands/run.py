@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import logging
 import os
 import sys
 from collections.abc import Coroutine, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Final, TypeVar
 
 import uvloop
@@ -40,6 +41,14 @@ from collector.trust import find_ca_file
 
 T = TypeVar("T")
 MOST_CHARACTERS: Final = 1000
+
+M_MMAP_THRESHOLD: Final = -3
+M_ARENA_MAX: Final = -8
+"""mallopt(3)."""
+ALLOCATOR: Final = {M_MMAP_THRESHOLD: 128 * 1024, M_ARENA_MAX: 2}
+"""Arrays of megabytes come when a run of ids is opened or merged. glibc raises the threshold once the first
+is freed, and the next ones lie in heaps that small objects keep from shrinking. One that is set stays.
+"""
 
 
 def run(
@@ -156,11 +165,19 @@ class LibraryLines(logging.Handler):
 def on_loop(work: Coroutine[Any, Any, T]) -> T:
     """Runs it on uvloop; of several failures at once the first of ours counts."""
     logging.basicConfig(handlers=[LibraryLines()])
+    give_memory_back()
     gc.freeze()  # what is imported is no garbage: collections, that of the exit first, need not look at it
     try:
         return uvloop.run(work)
     except BaseExceptionGroup as group:
         raise first_failure(group) from group
+
+
+def give_memory_back() -> None:
+    """To the system, what this process frees: it lives for months. A child has settings of its own."""
+    with suppress(AttributeError):  # it is glibc's, and other libraries need no telling
+        for option, value in ALLOCATOR.items():
+            ctypes.CDLL(None).mallopt(option, value)
 
 
 def first_failure(group: BaseExceptionGroup[BaseException]) -> BaseException:
