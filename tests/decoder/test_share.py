@@ -325,6 +325,21 @@ def test_memory_is_bounded_by_row_groups(tmp_path, monkeypatch):
     assert sum(file.rows for file in by_kind(files, FileKind.REJECTS)) == 20
 
 
+@pytest.mark.parametrize("dropped", [20, 50])
+def test_what_was_filed_for_want_of_room_does_not_wait(tmp_path, monkeypatch, dropped):
+    """Without its resends it may be little: it holds the columns of all of them, until it is written."""
+    share = share_in(tmp_path)
+    for seq in (7, 8, 9):
+        block = decoded(*(hit(seq * 100 + n) for n in range(50)), seq=seq)
+        monkeypatch.setattr(parquet, "WAITING_BYTES", block.spans[0].group.nbytes - 1)
+        share.add(block, np.arange(dropped, dtype=np.uint32), seq=seq)
+    files = share.stage(ORDER)
+    parts = by_kind(files, FileKind.HITS)
+    groups = [pq.read_metadata(tmp_path / part.staged).num_row_groups for part in parts]
+    assert groups == ([3] if dropped < 50 else [])
+    assert sum(file.rows for file in by_kind(files, FileKind.RESENDS)) == 3 * dropped
+
+
 def test_the_same_share_gives_the_same_rows_and_ids(tmp_path):
     """Run again elsewhere, under another attempt."""
     contents = []
