@@ -26,12 +26,16 @@ OWN_MODE: Final = 0o600
 
 WRITE_BATCH_ROWS: Final = 1 << 16
 
-_NO_DICTIONARY: Final = frozenset({*ID_COLUMNS, "raw"})
-"""Leaves whose values hardly repeat.
+DICTIONARY_BYTES: Final = 2 << 20
+"""Of a leaf in a row group. Beyond it the rest of its values stand there as they are.
 
-Source: a dictionary takes 0.03 us a hit more for each id. For the values of eVars, as the simulator repeats
-them, it takes 0.1 us less and makes a part 15 % smaller; if no two were alike, 0.3 us more and 7 % larger.
+Source: all values of eVars, as the simulator repeats them, find room, which takes 0.6 us a hit less than with
+1 MiB, pyarrow's own limit, and makes a part a third smaller. If no two were alike it would take 0.6 us more
+than with 1 MiB, 0.8 us more than without a dictionary, and make a part 5 % larger than without.
 """
+
+_NO_DICTIONARY: Final = frozenset({*ID_COLUMNS, "raw"})
+"""Leaves whose values hardly repeat: a dictionary takes 0.03 us a hit more for each id."""
 
 _STATISTICS: Final = frozenset({*ID_COLUMNS, "receivedTimeGMT", "timeGMT", "collector_block"})
 """Leaves with minimum and maximum, beside all timestamps: what queries and tables skip files by."""
@@ -134,6 +138,7 @@ def part_writer(file: Any, schema: pa.Schema) -> pq.ParquetWriter:
         compression="zstd",
         compression_level=1,
         use_dictionary=dictionaries,
+        dictionary_pagesize_limit=DICTIONARY_BYTES,
         write_statistics=statistics,
         write_batch_size=WRITE_BATCH_ROWS,
         store_schema=False,
