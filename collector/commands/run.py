@@ -42,10 +42,11 @@ from collector.trust import find_ca_file
 T = TypeVar("T")
 MOST_CHARACTERS: Final = 1000
 
+M_TRIM_THRESHOLD: Final = -1
 M_MMAP_THRESHOLD: Final = -3
 M_ARENA_MAX: Final = -8
 """mallopt(3)."""
-ALLOCATOR: Final = {M_MMAP_THRESHOLD: 128 * 1024, M_ARENA_MAX: 2}
+ALLOCATOR: Final = {M_MMAP_THRESHOLD: 128 * 1024, M_TRIM_THRESHOLD: 4 * 1024 * 1024, M_ARENA_MAX: 2}
 """Arrays of megabytes come when a run of ids is opened or merged. glibc raises the threshold once the first
 is freed, and the next ones lie in heaps that small objects keep from shrinking. One that is set stays.
 """

@@ -22,7 +22,8 @@ from collector.errors import DamagedError, NoSpaceError
 from collector.storage.fs import Disk
 from collector.telemetry import log
 
-_READ_BYTES: Final = 1 << 20
+_READ_BYTES: Final = 1 << 16
+"""So little that each read has the memory of the one before; of 1 MiB each byte would be on a new page."""
 
 Unpack = Callable[[Path], Path]
 """Writes a file's records as lines to another file, which is removed once it is read.

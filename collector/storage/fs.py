@@ -28,7 +28,8 @@ _NOT_EMPTY: Final = frozenset({errno.ENOTEMPTY, errno.EEXIST})
 _NO_RENAMEAT2: Final = frozenset({errno.EINVAL, errno.ENOSYS})
 _AT_FDCWD: Final = -100
 _RENAME_NOREPLACE: Final = 1
-_READ_BYTES: Final = 1 << 20
+_READ_BYTES: Final = 1 << 16
+"""So little that each read has the memory of the one before; of 1 MiB each byte would be on a new page."""
 _WRITE_BUFFER_BYTES: Final = 256 << 10
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
