@@ -71,10 +71,10 @@ def broken_rules(values: Values, bad: Collection[str]) -> Iterator[tuple[str, st
         fault = rule(*(values[key] for key in keys))
         if fault:
             yield keys[0], fault
-    for key, needed in _NEEDS.items():
+    for key, (needed, useless, wanted) in _NEEDS.items():
         is_said = key not in bad and values[key] != SPECS[key].default
-        if is_said and needed not in bad and values[needed] is None:
-            yield key, f"it means nothing without {needed}: give {needed} as well, or take it out"
+        if is_said and needed not in bad and values[needed] in useless:
+            yield key, f"it means nothing without {wanted}: give {wanted} as well, or take it out"
 
 
 def _encrypted(url: str) -> str:
@@ -199,6 +199,7 @@ _RULES: Final[tuple[tuple[tuple[str, ...], Callable[..., str]], ...]] = (
     (("auth.token_url",), _encrypted),
     (("ship.endpoint",), _encrypted_store),
     (("ship.endpoint", "ship.url"), _for_s3),
+    (("ship.region", "ship.url"), _for_s3),
     (("ship.url", "output.folder"), _elsewhere),
     (("stream.url",), _ends_in_name),
     (("proxy.url",), _host_alone),
@@ -215,7 +216,12 @@ _RULES: Final[tuple[tuple[tuple[str, ...], Callable[..., str]], ...]] = (
     (("retention.hits_max_bytes", "parts.max_bytes"), _holds_a_batch),
 )
 
-_NEEDS: Final[Mapping[str, str]] = {
-    f"ship.{name}": "ship.url" for name in ("keep_local_s", "uploads", "endpoint", "region")
+_A_STORE: Final = ("ship.url", (None,), "ship.url")
+_AN_ICEBERG_TABLE: Final = ("table.format", ("off", "delta"), 'table.format = "iceberg"')
+_NEEDS: Final[Mapping[str, tuple[str, Collection[object], str]]] = {
+    **{f"ship.{name}": _A_STORE for name in ("keep_local_s", "uploads", "endpoint", "region")},
+    **{f"table.{name}": _AN_ICEBERG_TABLE for name in ("name", "catalog")},
 }
-"""What would be ignored without another setting. A default may be written down: all of them are true then."""
+"""What would be ignored without another setting, with which of its values it would be, and what it needs in
+words. A default may be written down: all of them are true then.
+"""

@@ -516,11 +516,27 @@ def test_stores_and_tables_that_cannot_be(given, why):
     assert why in fault(assignments=[given])
 
 
-def test_a_stores_own_address_is_for_s3_and_encrypted():
-    """Plain http:// is for rehearsals on this machine."""
-    assert "stores that speak S3" in fault(
-        assignments=["ship.url=gs://b/p", "ship.endpoint=https://x.example"]
+@pytest.mark.parametrize("given", ["ship.endpoint=https://x.example", "ship.region=eu-west-1"])
+def test_what_is_of_s3_alone_is_refused_for_other_stores(given):
+    """It would be ignored."""
+    assert "stores that speak S3" in fault(assignments=["ship.url=gs://b/p", given])
+
+
+@pytest.mark.parametrize("given", ["table.name=web.hits", "table.catalog=prod"])
+@pytest.mark.parametrize("kind", ["off", "delta"])
+def test_what_is_of_iceberg_alone_is_refused_for_other_tables(given, kind):
+    """It would be ignored."""
+    found = fault(assignments=[given, f"table.format={kind}"])
+    assert found.endswith(
+        'it means nothing without table.format = "iceberg": give table.format = "iceberg" as '
+        "well, or take it out"
     )
+    table = load(assignments=[given, "table.format=iceberg"]).table
+    assert given.partition("=")[2] in (table.name, table.catalog)
+
+
+def test_a_stores_own_address_is_encrypted():
+    """Plain http:// is for rehearsals on this machine."""
     assert "send hits in the clear" in fault(
         assignments=["ship.url=s3://b/p", "ship.endpoint=http://x.example"]
     )
@@ -549,6 +565,6 @@ def test_what_says_how_to_ship_needs_a_store(given, shown, value):
 
 
 def test_the_defaults_of_shipping_may_be_written_down():
-    """`config show` does, and they are true without a store."""
-    ship = load(assignments=["ship.keep_local_s=always", "ship.uploads=4"]).ship
+    """`config show` does, and they are true without a store or a table."""
+    ship = load(assignments=["ship.keep_local_s=always", "ship.uploads=4", "table.name=livestream.hits"]).ship
     assert (ship.url, ship.keep_local_s, ship.uploads) == (None, "always", 4)
