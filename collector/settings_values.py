@@ -76,8 +76,8 @@ def _path(value: object) -> Path:
 
 
 def _count(value: object) -> int:
-    if isinstance(value, str) and re.fullmatch(r"[0-9]+(_[0-9]+)*", value.strip()):
-        return int(value)
+    if isinstance(value, str) and re.fullmatch(r"[0-9]+(_[0-9]+)*", text := value.strip()):
+        return int(text)  # stripped: to int() the separators U+001C to U+001F are no white space
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     return _refuse()

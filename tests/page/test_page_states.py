@@ -29,7 +29,7 @@ WORDS = {
 """Of each state; every other is "Waiting"."""
 
 
-TODO = {
+REMEDIES = {
     "gap": "Fill the time in from a Data Feed",
     "behind": "Look at the CPU and the disk of the host.",
     "refused": "Check stream.url",
@@ -65,8 +65,8 @@ def test_each_state_is_shown_to_everyone(view, request, tmp_path, name):
     at.page.screenshot(path=screenshot_folder(tmp_path) / f"{shown}.png", full_page=True)
     assert at.text("#state") == WORDS.get(name, "Waiting")
     assert at.page.title() == f"{at.text('#state')} · {STATUSES[name].stream}"
-    if name in TODO:
-        assert TODO[name] in at.text("#remedy")
+    if name in REMEDIES:
+        assert REMEDIES[name] in at.text("#remedy")
         assert "Likely causes: " in at.text("#remedy")
         assert "livestream-collector explain " in at.text("#remedy")
     else:
