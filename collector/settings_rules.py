@@ -48,7 +48,8 @@ def default_name(url: str | None, output: Path | None) -> tuple[str, str]:
     if len(names) == 1:
         return names[0], ""
     found = f"{len(names)} streams: {', '.join(names)}" if names else "no stream"
-    return "", f"the output folder's .state holds {found}; give --stream NAME"
+    by_decode = " (of what `decode` made --state OUTPUT/.state/NAME.files as well)"
+    return "", f"the output folder's .state holds {found}; give --stream NAME{'' if names else by_decode}"
 
 
 _WANTED: Final = f"a name of the form {NAME_PATTERN}"
