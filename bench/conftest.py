@@ -29,6 +29,9 @@ from collector.coordinator.supervisor import ALLOCATOR_ENVIRONMENT
 T = TypeVar("T")
 
 QUICK_ROUNDS, FULL_ROUNDS = 2, 5
+OFTEN = 3
+"""Times the rounds, for what is marked so: one run of ``decode`` is 2 s, many are 5 % above the best."""
+
 QUICK_HITS, FULL_HITS = 20_000, 60_000
 
 PACKAGES = (
@@ -56,8 +59,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--rounds", type=int, help=rounds)
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """What the product's children have: glibc keeps their memory, and Arrow's work is one thread's."""
+    config.addinivalue_line("markers", "often: takes little time and is compared closely: more rounds")
     if (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
         for name, value in ALLOCATOR_ENVIRONMENT.items():
             mallopt(_MALLOPT[name], int(value))
@@ -70,6 +74,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "round_" in metafunc.fixturenames:
         quick, rounds = (metafunc.config.getoption(name) for name in ("--quick", "--rounds"))
         count = rounds or (QUICK_ROUNDS if quick else FULL_ROUNDS)
+        if not quick and metafunc.definition.get_closest_marker("often"):
+            count *= OFTEN
         metafunc.parametrize("round_", range(count), ids="round{}".format)
 
 

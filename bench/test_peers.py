@@ -91,6 +91,7 @@ def start_us(tmp_path_factory: pytest.TempPathFactory) -> float:
     return min(_decode(source, folder / str(round_)).all_cpu_s * 1e6 for round_ in range(START_ROUNDS))
 
 
+@pytest.mark.often
 @pytest.mark.benchmark(group="peer: file to Parquet")
 @pytest.mark.parametrize("peer", [*CLOSE_PEERS, *FAR_PEERS])
 def test_file_to_parquet(

@@ -35,6 +35,7 @@ What a record says, beyond what ``bench/processes.py`` counts:
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
@@ -317,9 +318,17 @@ def test_recovery(record: Record, folder: Path, stocks: dict[int, Stock], quick:
 def _wait_for_journal(output: Path, size_bytes: int) -> None:
     """*Blocks* until its segments, each of its full size from the first block on, are as large in all."""
     deadline_s = time.monotonic() + PATIENCE_S
-    while sum(path.stat().st_size for path in output.glob(".state/*/journal/*.segment")) < size_bytes:
+    while _journal_bytes(output) < size_bytes:
         assert time.monotonic() < deadline_s, "the journal does not grow"
         time.sleep(POLL_S)
+
+
+def _journal_bytes(output: Path) -> int:
+    size_bytes = 0
+    for path in output.glob(".state/*/journal/*.segment"):
+        with contextlib.suppress(FileNotFoundError):  # renamed since it was listed; counted the next time
+            size_bytes += path.stat().st_size
+    return size_bytes
 
 
 # ---------------------------------------------------------------- without hits
