@@ -42,6 +42,9 @@ with 24 MiB 18.8 us and 370 MB, with 48 MiB 17.6 us and 430 MB.
 _ROWS_A_SLICE: Final = 100
 """Rows of an hour that stand together in so many or more are not copied (2.7 us a row)."""
 
+_PARTS_OF_A_GROUP: Final = 4
+"""A smaller part of a group's rows is copied."""
+
 _DAY_HOURS: Final = 24
 
 
@@ -75,6 +78,8 @@ class _Rows:
     """Rows that follow one another in a group. *Shape*: the arrays have one item per row."""
 
     batch: pa.RecordBatch
+    group_rows: int
+    """Of all blocks in it."""
     hours: Int64s
     kept: Flags
 
@@ -103,8 +108,9 @@ def _spans(added: Iterable[tuple[Decoded, Flags]]) -> Iterator[tuple[Span, Int64
 
 def _rows(run: Sequence[tuple[Span, Int64s, Flags]]) -> _Rows:
     spans, hours, kept = zip(*run, strict=True)
-    batch = spans[0].group.batch().slice(spans[0].first, spans[-1].last - spans[0].first)
-    return _Rows(batch, np.concatenate(hours), np.concatenate(kept))
+    whole = spans[0].group.batch()
+    batch = whole.slice(spans[0].first, spans[-1].last - spans[0].first)
+    return _Rows(batch, whole.num_rows, np.concatenate(hours), np.concatenate(kept))
 
 
 class Share:
@@ -151,8 +157,10 @@ class Share:
         with_id = kept & decoded.has_id
         self._kept.append((decoded.high[with_id], decoded.low[with_id]))
         if self._waiting_bytes > WAITING_BYTES:
-            self._file()
-            self._write_largest()
+            for part in self._file():
+                part.write()
+        while self._waiting_bytes > WAITING_BYTES:
+            max(self._parts.values(), key=lambda part: part.waiting_bytes).write()
         rows = int(np.count_nonzero(kept))
         self.rows += rows
         self.resends += len(dropped)
@@ -202,32 +210,27 @@ class Share:
         parts = sum(part.waiting_bytes for part in self._parts.values())
         return parts + sum(group.nbytes for group in self._groups)
 
-    def _write_largest(self) -> None:
-        """Until less waits. Filed, rows may count for less than before: one file is written even then, since
-        while its rows wait those that come next have no columns to go to but new ones.
+    def _file(self) -> set[PartFile]:
+        """Give each file the rows of its hour. Gives the files whose rows stay where they are until they are
+        written: up to then the group has its columns, and the next one must have others.
         """
-        waiting = [part for part in self._parts.values() if part.waiting_bytes]
-        for part in sorted(waiting, key=lambda part: part.waiting_bytes, reverse=True):
-            part.write()
-            if self._waiting_bytes <= WAITING_BYTES:
-                return
-
-    def _file(self) -> None:
-        """Give each file the rows of its hour."""
         added, self._added, self._groups = self._added, [], set()
-        for rows in _in_a_row(added):
-            self._file_rows(rows)
+        return {part for rows in _in_a_row(added) for part in self._file_rows(rows)}
 
-    def _file_rows(self, rows: _Rows) -> None:
-        """Most rows are of one hour and stay where they are. Others are copied: few would hold the group."""
+    def _file_rows(self, rows: _Rows) -> Iterator[PartFile]:
+        """Most rows are of one hour and stay where they are. Others are copied: few would hold the group. Few
+        are those of a block, too, that had been decoded when the group was closed, and is added only now.
+        """
         hours, counts = np.unique(rows.hours[rows.kept], return_counts=True)
         for hour, count in zip(hours.tolist(), counts.tolist(), strict=True):
             part = self._part(FileKind.HITS, hour, HITS_SCHEMA)
             mask = rows.kept & (rows.hours == hour)
             edges = np.flatnonzero(np.diff(mask, prepend=False, append=False)).reshape(-1, 2)
-            if count == counts.max() and count >= len(edges) * _ROWS_A_SLICE:
+            is_large = count >= max(len(edges) * _ROWS_A_SLICE, rows.group_rows // _PARTS_OF_A_GROUP)
+            if count == counts.max() and is_large:
                 for first, last in edges.tolist():
                     part.add(rows.batch.slice(first, last - first))
+                yield part
             else:
                 part.add(rows.batch.filter(pa.array(mask)))
 

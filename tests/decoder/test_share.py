@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
-from decode_rig import COLLECTED_AT_US, INSTANCE, decoded
+from decode_rig import COLLECTED_AT_US, INSTANCE, decoded, decoder
 
 from collector import __version__
 from collector.core.messages import ConnectionRow, FileKind, Stage, StageConnections, StagedFile, Totals
@@ -53,6 +53,12 @@ def share_in(folder: Path, disk: Disk = DISK) -> Share:
 
 def by_kind(files: list[StagedFile], kind: FileKind) -> list[StagedFile]:
     return [file for file in files if file.kind == kind]
+
+
+def row_groups(folder: Path, files: list[StagedFile]) -> list[list[int]]:
+    """Rows of each row group of each part."""
+    parts = [pq.read_metadata(folder / file.staged) for file in by_kind(files, FileKind.HITS)]
+    return [[part.row_group(n).num_rows for n in range(part.num_row_groups)] for part in parts]
 
 
 def rows_in(folder: Path, files: list[StagedFile]) -> list[dict]:
@@ -325,19 +331,42 @@ def test_memory_is_bounded_by_row_groups(tmp_path, monkeypatch):
     assert sum(file.rows for file in by_kind(files, FileKind.REJECTS)) == 20
 
 
-@pytest.mark.parametrize("dropped", [20, 50])
+@pytest.mark.parametrize("dropped", [100, 300])
 def test_what_was_filed_for_want_of_room_does_not_wait(tmp_path, monkeypatch, dropped):
     """Without its resends it may be little: it holds the columns of all of them, until it is written."""
     share = share_in(tmp_path)
     for seq in (7, 8, 9):
-        block = decoded(*(hit(seq * 100 + n) for n in range(50)), seq=seq)
+        block = decoded(*(hit(seq * 1000 + n) for n in range(300)), seq=seq)
         monkeypatch.setattr(parquet, "WAITING_BYTES", block.spans[0].group.nbytes - 1)
         share.add(block, np.arange(dropped, dtype=np.uint32), seq=seq)
     files = share.stage(ORDER)
-    parts = by_kind(files, FileKind.HITS)
-    groups = [pq.read_metadata(tmp_path / part.staged).num_row_groups for part in parts]
-    assert groups == ([3] if dropped < 50 else [])
+    assert row_groups(tmp_path, files) == ([[300 - dropped] * 3] if dropped < 300 else [])
     assert sum(file.rows for file in by_kind(files, FileKind.RESENDS)) == 3 * dropped
+
+
+def test_a_block_that_was_decoded_ahead_waits_for_the_next_row_group(tmp_path, monkeypatch):
+    """It is in a group that was closed before it was known what to drop of it: few rows, which are copied, so
+    that they neither hold the columns of the whole group nor become a row group of their own.
+    """
+    share, by = share_in(tmp_path), decoder()
+    monkeypatch.setattr(parquet, "WAITING_BYTES", 1 << 30)
+    blocks = {seq: decoded(*(hit(seq * 1000 + n) for n in range(200)), seq=seq, by=by) for seq in range(1, 7)}
+    for seq in (1, 2, 3, 4):
+        share.add(blocks[seq], NONE, seq=seq)
+    (group,) = {span.group for block in blocks.values() for span in block.spans}
+    monkeypatch.setattr(parquet, "WAITING_BYTES", group.nbytes - 1)
+    share.add(blocks[5], NONE, seq=5)
+    share.add(blocks[6], NONE, seq=6)
+    (waiting,) = [batch for part in share._parts.values() for batch in part._waiting]
+    assert waiting.get_total_buffer_size() < group.batch().get_total_buffer_size() / 2
+    share.add(decoded(*(hit(7000 + n) for n in range(200)), seq=7, by=by), NONE, seq=7)
+    files = share.stage(ORDER)
+    assert row_groups(tmp_path, files) == [[1000, 400]]
+    places = [
+        (row["collector_block"], row["collector_line"])
+        for row in rows_in(tmp_path, by_kind(files, FileKind.HITS))
+    ]
+    assert places == [(seq, n) for seq in range(1, 8) for n in range(200)]
 
 
 def test_the_same_share_gives_the_same_rows_and_ids(tmp_path):
