@@ -8,7 +8,6 @@ machine does meanwhile, it does to every contestant. A figure is the least of it
 
 from __future__ import annotations
 
-import ctypes
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +23,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 import collector
 from bench.data import gzip_file
+from collector.allocator import tell_allocator
 from collector.coordinator.supervisor import ALLOCATOR_ENVIRONMENT
 
 T = TypeVar("T")
@@ -38,14 +38,6 @@ PACKAGES = (
     *("pycurl", "msgspec", "pyarrow", "arro3-core", "arro3-io", "isal", "numpy", "uvloop"),
     *("duckdb", "polars", "chdb", "requests", "pytest-benchmark"),
 )
-
-_MALLOPT = {
-    "MALLOC_TRIM_THRESHOLD_": -1,
-    "MALLOC_TOP_PAD_": -2,
-    "MALLOC_MMAP_THRESHOLD_": -3,
-    "MALLOC_ARENA_MAX": -8,
-}
-"""Source: glibc, malloc.h."""
 
 
 class Cpu(Protocol):
@@ -62,9 +54,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """What the product's children have: glibc keeps their memory, and Arrow's work is one thread's."""
     config.addinivalue_line("markers", "often: takes little time and is compared closely: more rounds")
-    if (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
-        for name, value in ALLOCATOR_ENVIRONMENT.items():
-            mallopt(_MALLOPT[name], int(value))
+    tell_allocator(ALLOCATOR_ENVIRONMENT)
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)
     np.asarray(pa.array([0]).dictionary_encode().dictionary)  # what Arrow imports at its first use

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import logging
 import os
 import sys
 from collections.abc import Coroutine, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from typing import Any, Final, TypeVar
 
 import uvloop
 
+from collector.allocator import tell_allocator
 from collector.commands import facts
 from collector.coordinator.foundation import lay_foundation
 from collector.coordinator.notify import Notify
@@ -42,11 +42,11 @@ from collector.trust import find_ca_file
 T = TypeVar("T")
 MOST_CHARACTERS: Final = 1000
 
-M_TRIM_THRESHOLD: Final = -1
-M_MMAP_THRESHOLD: Final = -3
-M_ARENA_MAX: Final = -8
-"""mallopt(3)."""
-ALLOCATOR: Final = {M_MMAP_THRESHOLD: 128 * 1024, M_TRIM_THRESHOLD: 4 * 1024 * 1024, M_ARENA_MAX: 2}
+ALLOCATOR: Final = {
+    "MALLOC_MMAP_THRESHOLD_": "131072",
+    "MALLOC_TRIM_THRESHOLD_": "4194304",
+    "MALLOC_ARENA_MAX": "2",
+}
 """Arrays of megabytes come when a run of ids is opened or merged. glibc raises the threshold once the first
 is freed, and the next ones lie in heaps that small objects keep from shrinking. One that is set stays.
 """
@@ -176,9 +176,7 @@ def on_loop(work: Coroutine[Any, Any, T]) -> T:
 
 def give_memory_back() -> None:
     """To the system, what this process frees: it lives for months. A child has settings of its own."""
-    with suppress(AttributeError):  # it is glibc's, and other libraries need no telling
-        for option, value in ALLOCATOR.items():
-            ctypes.CDLL(None).mallopt(option, value)
+    tell_allocator(ALLOCATOR)
 
 
 def first_failure(group: BaseExceptionGroup[BaseException]) -> BaseException:
